@@ -139,6 +139,14 @@ pub fn ghost_made(effect: &Effect) -> Option<NoticeText> {
     )))
 }
 
+/// Answers a request to verify the bot.
+pub fn not_verified() -> NoticeText {
+    NoticeText::new(
+        "I declined your verification: I'm a service, and nobody is here who could compare emoji \
+         with you. You don't need to verify me to write to me.",
+    )
+}
+
 /// Tells an owner that the ghost of their handle could not be made. Returns `None` for every other
 /// effect: the person is not told when one of those fails.
 pub fn ghost_failed(effect: &Effect) -> Option<NoticeText> {

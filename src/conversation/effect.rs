@@ -43,6 +43,13 @@ pub enum Effect {
         /// The cause of the notice: no notice is sent twice for one cause.
         cause: String,
     },
+    /// Decline a request to verify the keys of a ghost.
+    DeclineVerification {
+        /// The request.
+        event: OwnedEventId,
+        /// The ghost.
+        ghost: Ghost,
+    },
     /// Give the ghost of a person the name that they have now.
     SetGhostName {
         /// The person.
@@ -95,6 +102,7 @@ impl Effect {
             Self::ForwardEvent { .. } => "carry",
             Self::RedactCopy { .. } => "carry-take-back",
             Self::SendNotice { .. } => "relay-say",
+            Self::DeclineVerification { .. } => "decline-verification",
             Self::SetGhostName { .. } => "call",
             Self::FollowUpgrade { .. } => "follow",
             Self::SyncPortalInfo { .. } => "dress",

@@ -57,6 +57,11 @@ pub enum Input {
         /// made for this conversation only.
         ghost: Option<(Ghost, String, bool)>,
     },
+    /// The owner of a portal is about to be invited, perhaps again.
+    InvitingOwner {
+        /// The owner.
+        person: usize,
+    },
     /// A portal is complete: its owner is invited, and the ghosts of the others are in it.
     PortalReady {
         /// The owner.
@@ -162,6 +167,11 @@ pub enum EventKind {
     },
     /// A message that is not encrypted.
     Unencrypted,
+    /// A request to verify the keys of a user.
+    Verification {
+        /// The user.
+        of: Option<OwnedUserId>,
+    },
     /// An event of a MatrixRTC call, which cannot cross rooms.
     MatrixRtc,
     /// A new name or topic of the room.

@@ -19,9 +19,13 @@ pub enum Notice {
     MaskedInGroup {
         /// The handle, with `@`.
         handle: String,
+        /// The masked person, whose ghost sends this if it can.
+        person: usize,
     },
     /// A message was not encrypted.
     Unencrypted,
+    /// Keys cannot be verified across a mask.
+    Verification,
     /// A MatrixRTC call cannot cross rooms.
     MatrixRtc,
     /// An event was not forwarded, or not completely.
@@ -29,6 +33,8 @@ pub enum Notice {
         /// What happened, and what to do next.
         text: String,
     },
+    /// A message cannot be encrypted for the person on the other side, and waits.
+    Waiting,
     /// Nobody is on the other side.
     NobodyThere,
     /// The conversation has its maximum number of people.
@@ -58,7 +64,7 @@ impl Notice {
                  They see you as {shown_as}. This service carries what you write to each other and \
                  can read it on the way; it keeps none of it."
             ),
-            Self::MaskedInGroup { handle } => format!(
+            Self::MaskedInGroup { handle, .. } => format!(
                 "{handle} is masked and takes part here through a ghost of this service, which \
                  carries what is written here to them and can read it on the way; it keeps none of \
                  it. They see each of you as \"Someone\", or by the name you have chosen with \
@@ -67,8 +73,13 @@ impl Notice {
             Self::Unencrypted => "That message wasn't encrypted, so it wasn't passed on. Please \
                                   send it again: this chat is encrypted."
                 .to_owned(),
+            Self::Verification => TranslateError::Verification.notice_text().to_owned(),
             Self::MatrixRtc => TranslateError::MatrixRtc.notice_text().to_owned(),
             Self::NotForwarded { text } => text.clone(),
+            Self::Waiting => "Your message is waiting: nobody can read it on the other side at \
+                              the moment. I keep trying, and I'll tell you if it can't be \
+                              delivered."
+                .to_owned(),
             Self::NobodyThere => "Nobody is on the other side at the moment, so that wasn't \
                                   delivered."
                 .to_owned(),

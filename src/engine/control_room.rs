@@ -57,6 +57,7 @@ pub(in crate::engine) enum Remark {
     Unreadable,
     UnsignedDevice,
     TooManyDevices,
+    Verification,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,6 +103,10 @@ pub(in crate::engine) enum ControlEffect {
         source: String,
         occasion: Occasion,
     },
+    /// Decline a request to verify the bot's keys.
+    DeclineVerification {
+        event: OwnedEventId,
+    },
     /// Show the request with this number.
     ShowRequest {
         number: u32,
@@ -126,6 +131,7 @@ impl ControlEffect {
             Self::TurnOnEncryption => "bot-turn-on-encryption",
             Self::Leave { .. } => "bot-leave",
             Self::SendNotice { .. } => "bot-send-notice",
+            Self::DeclineVerification { .. } => "bot-decline-verification",
             Self::ShowRequest { .. } => "bot-ask",
             Self::ShowLine { .. } => "bot-show-line",
             Self::Bot(effect) => effect.kind(),

@@ -99,6 +99,21 @@ impl RoomEvent {
     }
 }
 
+/// Verification of keys. Clients send it unencrypted too, into encrypted rooms.
+impl RoomEvent {
+    /// Returns whether this asks to verify the keys of a user.
+    pub(super) fn is_verification_request(&self) -> bool {
+        const REQUEST: &str = "m.key.verification.request";
+        let is_message = self.kind == "m.room.message" && self.content["msgtype"] == REQUEST;
+        self.state_key.is_none() && (is_message || self.kind == REQUEST)
+    }
+
+    /// Returns the user whose keys are to be verified.
+    pub(super) fn verified_user(&self) -> Option<OwnedUserId> {
+        OwnedUserId::try_from(self.content["to"].as_str()?).ok()
+    }
+}
+
 /// Returns a value of the expected type, or `None` if it is of another type.
 fn read<'a, T: Deserialize<'a>>(json: &'a RawValue) -> Option<T> {
     serde_json::from_str(json.get()).ok()
@@ -117,6 +132,26 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_request_to_verify_is_known_in_both_of_its_forms() {
+        let request = json!({"msgtype": "m.key.verification.request", "to": "@_dm_sam:x"});
+        for (kind, content, is_request) in [
+            ("m.room.message", request.clone(), true),
+            ("m.key.verification.request", request, true),
+            ("m.room.message", json!({"msgtype": "m.text"}), false),
+            ("m.key.verification.cancel", json!({}), false),
+            ("m.room.encrypted", json!({}), false),
+        ] {
+            let event = json!({
+                "event_id": "$e", "room_id": "!r:x", "sender": "@a:x", "type": kind,
+                "content": content,
+            });
+            let event = RoomEvent::parse(&event.to_string(), None).unwrap();
+            assert_eq!(event.is_verification_request(), is_request, "{kind}");
+            assert_eq!(event.verified_user().is_some(), is_request, "{kind}");
+        }
+    }
 
     #[test]
     fn a_time_that_is_none_costs_no_event() {

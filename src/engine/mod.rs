@@ -218,6 +218,7 @@ struct Inner {
     tasks: std::sync::Mutex<tokio::task::JoinSet<()>>,
     places: Places,
     synced: Mutex<HashMap<OwnedUserId, Timestamp>>,
+    last_syncs: inbox::sync::LastSyncs,
     /// Limits syncs at the same time: each holds up to about 15 MiB, and keeps the homeserver busy.
     syncs: Semaphore,
     /// Users who are about to be synced, because an item for them was set aside.
@@ -242,6 +243,8 @@ struct Inner {
     calls: std::sync::Mutex<CallWatch>,
     /// Gap epoch: incremented whenever events may have been lost.
     gap_epoch: AtomicU64,
+    /// The number that was next when events may last have been lost.
+    last_gap_at: AtomicU64,
     /// The gap epoch at which each room was last checked.
     gap_checked_at: std::sync::Mutex<HashMap<OwnedRoomId, u64>>,
     /// Notified when events may have been lost, so that ghosts are synced.
@@ -280,6 +283,7 @@ impl Engine {
             tasks: std::sync::Mutex::default(),
             places,
             synced: Mutex::default(),
+            last_syncs: inbox::sync::LastSyncs::default(),
             syncs: Semaphore::new(SYNCS),
             backfills: std::sync::Mutex::default(),
             held_rooms: Mutex::default(),
@@ -291,6 +295,7 @@ impl Engine {
             room_states: messaging::room_cache::RoomStateCache::default(),
             calls: std::sync::Mutex::default(),
             gap_epoch: AtomicU64::new(0),
+            last_gap_at: AtomicU64::new(0),
             gap_checked_at: std::sync::Mutex::default(),
             gap_noted: Notify::new(),
             stop: watch::Sender::new(false),

@@ -106,8 +106,8 @@ table! {
 pub(in crate::engine) enum InboxItem {
     /// An event as the homeserver pushed it, in JSON.
     Event(String),
-    /// An event, in JSON, that is the first of its room after a possible gap: the events before it
-    /// are read first.
+    /// An event, in JSON, that is the first of its room after a possible gap, or late: the events
+    /// before it are read first.
     AfterGap(String),
     /// An invite learned from a sync, which shows no event for it.
     Invite {
@@ -252,6 +252,9 @@ pub(in crate::engine) struct ConversationRoom {
     /// Whether it is undecided if the conversation moves here.
     #[serde(default)]
     pub upgrade_pending: bool,
+    /// When a sender here was last told that a message waits for somebody who can read it.
+    #[serde(default)]
+    pub waiting_told_at: Option<Timestamp>,
 }
 
 /// An effect that has to be carried out.

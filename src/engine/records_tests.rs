@@ -142,6 +142,7 @@ fn what_waits_in_an_outbox() {
             of: event(),
         },
         Effect::TakeBack { of: event() },
+        Effect::DeclineVerification { event: event() },
         Effect::SendNotice {
             notice: notice.clone(),
         },
@@ -174,6 +175,10 @@ fn what_waits_in_an_outbox() {
         conversation::Effect::SendNotice {
             notice: Notice::Ended,
             cause: "cause".to_owned(),
+        },
+        conversation::Effect::DeclineVerification {
+            event: event(),
+            ghost: ghost(),
         },
         conversation::Effect::SetGhostName { person: 1 },
         conversation::Effect::FollowUpgrade {
@@ -250,6 +255,7 @@ fn what_waits_in_an_outbox() {
             source: "source".to_owned(),
             occasion: Occasion::News,
         },
+        ControlEffect::DeclineVerification { event: event() },
         ControlEffect::ShowRequest { number: 7 },
         ControlEffect::ShowLine { number: 7 },
         ControlEffect::Forget,
@@ -312,6 +318,7 @@ fn what_the_engine_knows_of_a_room() {
             conversation: talk(),
             ghosts: vec![ghost()],
             upgrade_pending: true,
+            waiting_told_at: None,
         }),
     };
     insta::assert_json_snapshot!("room_record", stored(&record));
@@ -357,6 +364,7 @@ fn what_the_engine_knows_of_a_room() {
         Remark::Unreadable,
         Remark::UnsignedDevice,
         Remark::TooManyDevices,
+        Remark::Verification,
     ];
     insta::assert_json_snapshot!("remarks", all_stored(remarks));
 }
@@ -411,12 +419,15 @@ fn what_ghosts_say() {
         },
         Notice::MaskedInGroup {
             handle: "@sam".to_owned(),
+            person: 2,
         },
         Notice::Unencrypted,
+        Notice::Verification,
         Notice::MatrixRtc,
         Notice::NotForwarded {
             text: "text".to_owned(),
         },
+        Notice::Waiting,
         Notice::NobodyThere,
         Notice::Full,
         Notice::PersonLeft {

@@ -109,6 +109,7 @@ impl Retry {
             Effect::PassOn { .. }
             | Effect::PassOnEdit { .. }
             | Effect::TakeBack { .. }
+            | Effect::DeclineVerification { .. }
             | Effect::SendNotice { .. }
             | Effect::SendReply { .. }
             | Effect::TellAsker { .. } => Self::For(if is_about_readers(error) {
@@ -147,6 +148,7 @@ impl Retry {
             Effect::FollowUpgrade { .. } => Self::For(UPGRADE),
             Effect::EnsurePortal { .. } | Effect::RedactCopy { .. } => Self::For(NEEDED),
             Effect::SendNotice { .. }
+            | Effect::DeclineVerification { .. }
             | Effect::SetGhostName { .. }
             | Effect::SyncPortalInfo { .. }
             | Effect::RenameOrigin { .. } => Self::For(OPTIONAL),
@@ -161,6 +163,7 @@ impl Retry {
             ControlEffect::Leave { .. } | ControlEffect::Forget => Self::UntilDone,
             // The person's server may be away.
             ControlEffect::Invite => Self::For(NEEDED),
+            ControlEffect::DeclineVerification { .. } => Self::For(OPTIONAL),
             ControlEffect::SendNotice { .. } | ControlEffect::Bot(bot::Effect::Tell { .. })
                 if !is_about_readers(error) =>
             {

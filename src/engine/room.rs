@@ -71,6 +71,9 @@ pub(super) struct Room {
     pub current_effect: u64,
     /// The effect that waits for other rooms' outboxes, and the highest number that it waits for.
     pub behind: Option<(u64, u64)>,
+    /// Upper bound of the numbers of inbox items that arrived before the history was last read up
+    /// to the newest event.
+    pub read_until: u64,
     /// The room's place among the introductions that go on at the same time.
     pub place: Option<Place>,
     /// The record as it is in the store, if this actor has written it.
@@ -156,6 +159,7 @@ impl Room {
             place: None,
             current_effect: 0,
             behind: None,
+            read_until: 0,
             written: None,
             replayable: ReplayableEffects::default(),
             uploaded: Default::default(),

@@ -50,6 +50,11 @@ pub enum Effect {
         /// The event that was passed on.
         of: OwnedEventId,
     },
+    /// Decline a request to verify the ghost's keys.
+    DeclineVerification {
+        /// The request.
+        event: OwnedEventId,
+    },
     /// Send a notice, encrypted.
     SendNotice {
         /// The notice.
@@ -105,6 +110,7 @@ impl Effect {
             Self::PassOn { .. } => "pass-on",
             Self::PassOnEdit { .. } => "pass-on-edit",
             Self::TakeBack { .. } => "take-back",
+            Self::DeclineVerification { .. } => "decline-verification",
             Self::SendNotice { .. } => "say",
             Self::SendReply { .. } => "reply",
             Self::HandOver => "hand-over",

@@ -1,15 +1,6 @@
 //! Connections: how many a socket may have, how long each may last, and how they end.
 
-use std::{
-    collections::VecDeque,
-    io,
-    pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::VecDeque, io, pin::pin, sync::Arc, time::Duration};
 
 use axum::Router;
 use hyper::{
@@ -29,7 +20,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::{peer::Peer, transaction_order::ConnectionId};
+use super::{peer::Peer, transaction_order::OpenConnection};
 use crate::shutdown::Shutdown;
 
 /// How long to wait after a connection could not be accepted. Most often the process is out of file
@@ -198,12 +189,12 @@ async fn serve_connection<S>(stream: S, router: Router, limits: Limits, peer: Pe
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    static NEXT_ID: AtomicU64 = AtomicU64::new(0);
-    let id = ConnectionId(NEXT_ID.fetch_add(1, Ordering::Relaxed));
+    let open = OpenConnection::new();
     let service = service_fn({
         let (peer, router) = (peer.clone(), TowerToHyperService::new(router));
+        let connection = open.connection();
         move |mut request: http::Request<hyper::body::Incoming>| {
-            request.extensions_mut().insert(id);
+            request.extensions_mut().insert(connection.clone());
             request.extensions_mut().insert(peer.clone());
             router.call(request)
         }
@@ -233,6 +224,7 @@ where
         () = peer.wait_for_eviction() => Ok(()),
     };
     peer.close();
+    drop(open);
     if let Err(error) = result {
         debug!(%error, "a connection ended early");
     }

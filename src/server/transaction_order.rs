@@ -1,36 +1,132 @@
 //! Detects transactions between which events may have been lost.
 //!
 //! When Synapse restarts on SQLite, it counts transactions from 1 again. On PostgreSQL it continues
-//! to count, although it has lost the events that had no number yet. In both cases it comes on a
-//! new connection, as it does after every failed transaction. So a transaction that does not have
-//! the next number on the same connection may follow a gap. A false alarm costs a look at the
-//! active rooms.
+//! to count, although it has lost the events that had no number yet. A failed transaction is sent
+//! again under its number. So a transaction that does not have the next number follows a gap, and so
+//! does one with the next number that may come from another process than the last one.
+//!
+//! Synapse keeps several connections and uses them by turns, and all of them break when it stops. So
+//! it is the same process as long as one of them is open. Synapse closes a connection that was idle
+//! for two minutes. Then nothing was queued, so nothing was lost, and a new connection says nothing.
+//! A false alarm costs a look at the active rooms.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
+};
 
-/// The connection that a request came on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ConnectionId(pub u64);
+use tokio::time::Instant;
 
-/// The connection and the number of the last transaction. Cheap to clone.
+/// The shortest and the longest time after which Synapse closes an idle connection, which it does
+/// after 120 s.
+const IDLE_MIN: Duration = Duration::from_secs(115);
+const IDLE_MAX: Duration = Duration::from_secs(130);
+
+/// The connection that a request came on: when it was closed, if it was.
+#[derive(Clone, Debug)]
+pub(super) struct Connection(Arc<OnceLock<Instant>>);
+
+/// A connection that is open until this is dropped.
+#[derive(Debug)]
+pub(super) struct OpenConnection(Connection);
+
+impl OpenConnection {
+    /// Returns a connection that was just opened.
+    pub(super) fn new() -> Self {
+        Self(Connection(Arc::default()))
+    }
+
+    /// Returns the connection, for its requests.
+    pub(super) fn connection(&self) -> Connection {
+        self.0.clone()
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        // Nothing else sets it.
+        let _ = self.0.0.set(Instant::now());
+    }
+}
+
+/// A connection that a transaction came on, and when the last one did.
+#[derive(Debug)]
+struct Used {
+    connection: Connection,
+    at: Instant,
+}
+
+impl Used {
+    fn is(&self, connection: &Connection) -> bool {
+        Arc::ptr_eq(&self.connection.0, &connection.0)
+    }
+
+    fn is_open(&self) -> bool {
+        self.connection.0.get().is_none()
+    }
+
+    /// Returns whether the homeserver closed it because it was idle.
+    fn was_closed_as_idle(&self) -> bool {
+        let closed = self.connection.0.get();
+        closed.is_some_and(|closed| {
+            (IDLE_MIN..=IDLE_MAX).contains(&closed.saturating_duration_since(self.at))
+        })
+    }
+}
+
+/// The number of the last transaction, and the connections of the homeserver. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub(super) struct TransactionOrder(Arc<Mutex<Option<(Option<ConnectionId>, u64)>>>);
+pub(super) struct TransactionOrder(Arc<Mutex<Order>>);
+
+#[derive(Debug, Default)]
+struct Order {
+    last: Option<u64>,
+    /// The open connections of the present process, and the one of the last transaction, in the
+    /// order in which they were last used.
+    used: Vec<Used>,
+}
 
 impl TransactionOrder {
     /// Returns whether this transaction directly follows the last one, and remembers it as the
-    /// last.
-    pub(super) fn follows(&self, connection: Option<ConnectionId>, txn: &str) -> bool {
+    /// last. Without a connection its number decides.
+    pub(super) fn follows(&self, connection: Option<&Connection>, txn: &str) -> bool {
+        self.follows_at(Instant::now(), connection, txn)
+    }
+
+    fn follows_at(&self, now: Instant, connection: Option<&Connection>, txn: &str) -> bool {
         let number = txn.parse::<u64>().ok();
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = number.map(|number| (connection, number));
-        let follows = match (*last, now) {
-            (Some((before, number)), Some((connection, next))) => {
-                before == connection && number.checked_add(1) == Some(next)
-            }
-            _ => false,
+        let mut order = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let expected = order.last.and_then(|last| last.checked_add(1));
+        let is_next = number.is_some() && number == expected;
+        order.last = number;
+        let Some(connection) = connection else {
+            return is_next;
         };
-        *last = now;
+        let follows = is_next && order.is_of_same_process(now, connection);
+        order.note(now, connection, follows);
         follows
+    }
+}
+
+impl Order {
+    /// Returns whether a connection belongs to the process that sent the last transaction.
+    fn is_of_same_process(&self, now: Instant, connection: &Connection) -> bool {
+        // One that is idle for longer is left over from a host that crashed.
+        let proves = |used: &Used| {
+            used.is(connection) || used.is_open() && now.duration_since(used.at) <= IDLE_MAX
+        };
+        self.used.iter().any(proves) || self.used.last().is_some_and(Used::was_closed_as_idle)
+    }
+
+    /// Notes that a transaction came on a connection, of the same process as those before it or of
+    /// another.
+    fn note(&mut self, now: Instant, connection: &Connection, is_of_same_process: bool) {
+        self.used
+            .retain(|used| is_of_same_process && used.is_open() && !used.is(connection));
+        self.used.push(Used {
+            connection: connection.clone(),
+            at: now,
+        });
     }
 }
 
@@ -39,31 +135,69 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_next_number_on_the_same_connection_follows() {
-        let (one, two) = (Some(ConnectionId(1)), Some(ConnectionId(2)));
-        let known = TransactionOrder::default();
-        for (connection, txn, follows) in [
-            (one, "7", false),
-            (one, "8", true),
-            (one, "9", true),
+    fn only_the_next_number_of_the_same_process_follows() {
+        let (one, two) = (OpenConnection::new(), OpenConnection::new());
+        let order = TransactionOrder::default();
+        let follows = |from: &OpenConnection, txn| order.follows(Some(&from.connection()), txn);
+        for (txn, expected) in [
+            ("7", false),
+            ("8", true),
+            ("9", true),
             // Sent again, because the first time was not answered.
-            (one, "9", false),
-            (one, "10", true),
-            (one, "12", false),
-            // Synapse was restarted.
-            (two, "13", false),
-            (two, "14", true),
-            (two, "1", false),
-            (two, "2", true),
-            (two, "abc", false),
-            (two, "3", false),
-            (two, "4", true),
+            ("9", false),
+            ("10", true),
+            ("12", false),
         ] {
-            assert_eq!(
-                known.follows(connection, txn),
-                follows,
-                "{connection:?} {txn}"
-            );
+            assert_eq!(follows(&one, txn), expected, "{txn}");
         }
+        // Synapse uses its connections by turns.
+        for (from, txn) in [(&two, "13"), (&one, "14"), (&two, "15"), (&one, "16")] {
+            assert!(follows(from, txn), "{txn}");
+        }
+        // It was restarted, on PostgreSQL and on SQLite.
+        drop((one, two));
+        let three = OpenConnection::new();
+        for (txn, expected) in [
+            ("17", false),
+            ("18", true),
+            ("1", false),
+            ("2", true),
+            ("abc", false),
+            ("3", false),
+            ("4", true),
+        ] {
+            assert_eq!(follows(&three, txn), expected, "{txn}");
+        }
+    }
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn a_connection_that_was_idle_for_two_minutes_says_nothing_when_it_is_closed() {
+        let start = Instant::now();
+        for (idle, expected) in [(60, false), (120, true), (150, false)] {
+            let order = TransactionOrder::default();
+            let (one, two) = (OpenConnection::new(), OpenConnection::new());
+            order.follows_at(start, Some(&one.connection()), "1");
+            one.0.0.set(start + Duration::from_secs(idle)).unwrap();
+            let follows = order.follows_at(start + HOUR, Some(&two.connection()), "2");
+            assert_eq!(follows, expected, "closed after {idle} s");
+        }
+    }
+
+    #[test]
+    fn a_connection_that_a_crashed_host_left_behind_hides_no_restart() {
+        let order = TransactionOrder::default();
+        let start = Instant::now();
+        let (one, two) = (OpenConnection::new(), OpenConnection::new());
+        let follows = |after, from: &OpenConnection, txn| {
+            let now = start + Duration::from_secs(after);
+            order.follows_at(now, Some(&from.connection()), txn)
+        };
+        assert!(!follows(0, &one, "1"));
+        assert!(!follows(131, &two, "2"));
+        assert!(follows(132, &two, "3"));
+        // A transaction that comes on it shows that it is alive.
+        assert!(follows(300, &two, "4"));
     }
 }

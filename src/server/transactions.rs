@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 
-use super::{ApiError, App, Appservice, transaction_order::ConnectionId};
+use super::{ApiError, App, Appservice, transaction_order::Connection};
 use crate::matrix::transaction::{Transaction, TransactionError, TransactionReader};
 
 /// How long a body may take to arrive. Synapse gives up after 60 s.
@@ -63,7 +63,7 @@ pub(super) async fn push<A: Appservice>(
     let Ok(_permit) = app.transaction_reads.acquire().await else {
         return Err(ApiError::NotNow);
     };
-    let connection = request.extensions().get::<ConnectionId>().copied();
+    let connection = request.extensions().get::<Connection>().cloned();
     let mut delivery = Delivery {
         app: &app,
         txn: &txn,
@@ -90,7 +90,7 @@ pub(super) async fn push<A: Appservice>(
 struct Delivery<'a, A> {
     app: &'a App<A>,
     txn: &'a str,
-    connection: Option<ConnectionId>,
+    connection: Option<Connection>,
     /// Whether a part of the transaction was accepted.
     has_accepted_part: bool,
 }
@@ -143,7 +143,7 @@ impl<A: Appservice> Delivery<'_, A> {
             part.after_gap |= !self
                 .app
                 .transaction_order
-                .follows(self.connection, self.txn);
+                .follows(self.connection.as_ref(), self.txn);
         }
         self.app.options.self_test.extract_marks(&mut part);
         if part.dropped > 0 {

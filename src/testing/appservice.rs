@@ -55,6 +55,8 @@ pub(crate) struct RecordedTransaction {
     pub(crate) events: usize,
     /// How many to-device messages it held.
     pub(crate) to_device: usize,
+    /// Whether something may have been lost before it.
+    pub(crate) after_gap: bool,
 }
 
 impl FakeAppservice {
@@ -172,6 +174,7 @@ impl Appservice for FakeAppservice {
             id: txn_id.to_owned(),
             events: body.events.len(),
             to_device: body.to_device.len(),
+            after_gap: body.after_gap,
         });
         self.counts.send_modify(|counts| counts.accepted += 1);
         Ok(())

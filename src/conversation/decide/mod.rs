@@ -80,6 +80,7 @@ impl Transition {
                 _ => {}
             },
             Input::PortalCreated { person, room } => self.portal_created(*person, room),
+            Input::InvitingOwner { person } => self.inviting_owner(*person),
             Input::PortalReady { person } => self.portal_ready(*person),
             Input::PortalFailed { person } => self.portal_failed(*person),
             Input::OriginReplaced { room, earlier } => self.origin_replaced(room, earlier),
@@ -110,23 +111,21 @@ impl Transition {
 
     /// Tells the origin at once who is masked, and that the service can read along.
     fn announce_masked(&mut self, is_announced: impl Fn(&Participant) -> bool) {
-        let handles: Vec<String> = self
-            .state
-            .people
-            .iter()
-            .filter(|person| person.is_masked() && is_announced(person))
-            .map(|person| person.name.clone())
+        let people = self.state.people.iter().enumerate();
+        let masked: Vec<(usize, String)> = people
+            .filter(|(_, person)| person.is_masked() && is_announced(person))
+            .map(|(index, person)| (index, person.name.clone()))
             .collect();
         let shown_as = self.asker().map(|asker| asker.name.clone());
         let opened = format!("opened {}", room_name(self.state.origin.as_ref()));
-        for handle in handles {
+        for (person, handle) in masked {
             let cause = format!("{opened} {handle}");
             let notice = match (&shown_as, self.state.direct) {
                 (Some(shown_as), true) => Notice::Masked {
                     handle,
                     shown_as: shown_as.clone(),
                 },
-                _ => Notice::MaskedInGroup { handle },
+                _ => Notice::MaskedInGroup { handle, person },
             };
             self.send_notice(RoomRole::Origin, notice, &cause);
         }
@@ -188,6 +187,9 @@ impl Transition {
                 }
             }
             EventKind::Unencrypted => self.send_notice(role, Notice::Unencrypted, event.as_str()),
+            EventKind::Verification { of } => {
+                self.verification_requested(role, event, of.as_deref());
+            }
             // Once per room: every member of such a call sends state again and again.
             EventKind::MatrixRtc if self.state.rtc_notice_sent_in.contains(&role) => {}
             EventKind::MatrixRtc => {
@@ -196,6 +198,21 @@ impl Transition {
             }
             EventKind::RoomInfo => self.room_info_changed(role, event),
         }
+    }
+
+    fn verification_requested(
+        &mut self,
+        role: RoomRole,
+        event: &OwnedEventId,
+        of: Option<&UserId>,
+    ) {
+        let is_it = |ghost: &Ghost| of.is_some_and(|of| ghost.as_str() == of.as_str());
+        let here = self.state.ghosts_at(role).find(|here| is_it(&here.ghost));
+        if let Some(ghost) = here.map(|here| here.ghost.clone()) {
+            let event = event.clone();
+            self.emit(role, Effect::DeclineVerification { event, ghost });
+        }
+        self.send_notice(role, Notice::Verification, event.as_str());
     }
 
     fn forward(&mut self, role: RoomRole, sender: usize, event: &OwnedEventId) {
@@ -243,9 +260,18 @@ impl Transition {
         }
     }
 
-    fn portal_ready(&mut self, person: usize) {
+    fn inviting_owner(&mut self, person: usize) {
         if let Some((_, status)) = self.state.portal_mut(person)
-            && matches!(*status, PortalStatus::InvitePending | PortalStatus::Left)
+            && *status == PortalStatus::Left
+        {
+            *status = PortalStatus::InvitePending;
+        }
+    }
+
+    fn portal_ready(&mut self, person: usize) {
+        // Meanwhile they may have joined and left again.
+        if let Some((_, status)) = self.state.portal_mut(person)
+            && *status == PortalStatus::InvitePending
         {
             *status = PortalStatus::Invited;
         }

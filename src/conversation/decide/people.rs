@@ -122,7 +122,10 @@ impl Transition {
                 Home::Origin { .. } => {}
                 Home::Portal { status, .. } => match *status {
                     PortalStatus::Joined => *status = PortalStatus::Left,
-                    PortalStatus::Invited => self.remove_masked(person),
+                    // The invite may be declined before it is known here that it was sent.
+                    PortalStatus::Invited | PortalStatus::InvitePending => {
+                        self.remove_masked(person)
+                    }
                     _ => {}
                 },
             };

@@ -87,6 +87,21 @@ fn an_unencrypted_message_and_a_matrix_rtc_call_are_answered_and_not_forwarded()
 }
 
 #[test]
+fn a_request_to_verify_a_ghost_is_declined_by_that_ghost_and_answered() {
+    let request = |of: OwnedUserId| Input::Event {
+        role: PORTAL,
+        sender: owned_user_id!("@sam:hs.test"),
+        event: one(),
+        kind: EventKind::Verification { of: Some(of) },
+    };
+    let declined = decide(going_on(), &request(owned_user_id!("@_dm_alice:hs.test")));
+    let both = [(SAMS, "decline-verification"), (SAMS, "relay-say")];
+    assert_eq!(kinds(&declined), both);
+    let of_nobody_here = decide(going_on(), &request(owned_user_id!("@_dm_kim:hs.test")));
+    assert_eq!(kinds(&of_nobody_here), [(SAMS, "relay-say")]);
+}
+
+#[test]
 fn the_notice_about_matrix_rtc_calls_is_sent_once_in_each_room() {
     let call = |role, name: &str| Input::Event {
         role,

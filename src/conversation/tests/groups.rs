@@ -96,9 +96,9 @@ fn messages_that_a_new_person_has_missed_are_forwarded_to_them_alone_and_from_th
         Effect::SendNotice { notice, .. } => Some(notice.clone()),
         _ => None,
     });
-    let handle = "@kim".to_owned();
+    let (handle, person) = ("@kim".to_owned(), 3);
     let said: Vec<_> = said.collect();
-    assert_eq!(said, [Notice::MaskedInGroup { handle }]);
+    assert_eq!(said, [Notice::MaskedInGroup { handle, person }]);
 }
 
 #[test]

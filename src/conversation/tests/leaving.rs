@@ -64,6 +64,40 @@ fn an_owner_who_declines_ends_the_conversation_and_the_asker_hears_no_more_than_
 }
 
 #[test]
+fn a_decline_that_comes_before_the_portal_is_known_to_be_ready_counts() {
+    let sam = owned_user_id!("@sam:hs.test");
+    let created = Input::PortalCreated {
+        person: 1,
+        room: portal(),
+    };
+    let started = Input::Started {
+        earlier: vec![one()],
+    };
+    let ready = Input::PortalReady { person: 1 };
+    let pending = after(new(), &[started, created]).state.unwrap();
+    let declined = decide(pending.clone(), &member(PORTAL, sam.clone(), "leave"));
+    let ended = decide(going_on(), &Input::End);
+    assert_eq!(declined.effects, ended.effects);
+    let late = decide(declined.state.clone().unwrap(), &ready);
+    assert_eq!(late.state, declined.state);
+
+    // A person who has joined and left is invited by the next message, and not before.
+    let inputs = [
+        member(PORTAL, sam.clone(), "join"),
+        member(PORTAL, sam.clone(), "leave"),
+        ready.clone(),
+    ];
+    let left = after(pending, &inputs).state.unwrap();
+    let next = decide(left.clone(), &said(RoomRole::Origin, "alice", &one()));
+    assert_eq!(kinds(&next), [(ORIGIN, "furnish"), (ORIGIN, "carry")]);
+    // One whose portal is repaired is invited, and may decline that.
+    let inviting = Input::InvitingOwner { person: 1 };
+    let again = after(left, &[inviting, ready]).state.unwrap();
+    let declined = decide(again, &member(PORTAL, sam, "leave"));
+    assert_eq!(declined.effects, ended.effects);
+}
+
+#[test]
 fn ghosts_are_deleted_when_the_last_room_is_left_and_nothing_is_kept_then() {
     let ended = decide(going_on(), &Input::End).state.unwrap();
     // What is sent meanwhile reaches nobody.

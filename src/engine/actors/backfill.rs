@@ -54,7 +54,24 @@ impl Room {
             }
         }
         self.handle_event(this, json, Batch::new()).await?;
-        self.handle_behind(&ghost, behind).await
+        let until = self.engine.next();
+        self.handle_behind(&ghost, behind).await?;
+        self.read_until = until;
+        Ok(())
+    }
+
+    /// Returns whether an event in the inbox was handled when the history was last read: of the
+    /// events that come late after a cut, only the first needs a reading.
+    pub(in crate::engine) fn was_read(
+        &self,
+        number: u64,
+        event: &RoomEvent,
+    ) -> Result<bool, StoreError> {
+        if number >= self.read_until {
+            return Ok(false);
+        }
+        let seen = self.engine.store().get::<Seen>(&event.id)?;
+        Ok(seen.is_some_and(|seen| seen.handled))
     }
 
     /// Returns the events before `this` that were not handled, the newest first.

@@ -103,6 +103,9 @@ impl Room {
         json: &str,
         batch: Batch,
     ) -> Result<(), EngineError> {
+        if self.was_read(number, &event)? {
+            return Ok(self.engine.store().apply(batch)?);
+        }
         match self.backfill_before(event.clone(), json).await {
             // A gap that cannot be read must not cost the event that we have.
             Err(error) if !self.retries(number, Retry::INBOX_ITEM, &error) => {

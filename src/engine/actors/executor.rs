@@ -49,7 +49,10 @@ impl Room {
         };
         match done {
             Ok(()) => Ok(()),
-            Err(error) if self.retries_effect(number, &what, &error) => Err(error),
+            Err(error) if self.retries_effect(number, &what, &error) => {
+                self.tell_of_waiting(&what, &error).await?;
+                Err(error)
+            }
             Err(error) => {
                 tracing::info!(room = %self.id, kind = what.kind(), %error, "an effect is given up");
                 self.give_up_effect(number, what, &error).await

@@ -69,6 +69,9 @@ impl Room {
             } => {
                 self.send_as_bot(notice, source, *occasion).await?;
             }
+            ControlEffect::DeclineVerification { event } => {
+                self.refuse_verification(&bot, event).await?;
+            }
             ControlEffect::ShowRequest { number } => {
                 return self.show_request(*number, batch).await;
             }

@@ -82,6 +82,14 @@ impl Room {
             return Ok(self.engine.store().apply(batch)?);
         }
         match event.kind.as_str() {
+            _ if event.is_verification_request() => {
+                let decline = ControlEffect::DeclineVerification {
+                    event: event.id.clone(),
+                };
+                let remark = self.remark_on(Remark::Verification, &event.id);
+                let effects = [decline].into_iter().chain(remark);
+                self.commit(batch, effects.map(QueuedEffect::Control))
+            }
             "m.room.encrypted" => self.hear(&bot, &person, event, json, batch).await,
             // Reactions are unencrypted in every room: they can only do what can be undone.
             "m.reaction" => self.react(&person, &event, batch).await,
@@ -245,17 +253,22 @@ impl Room {
         event: &OwnedEventId,
         batch: Batch,
     ) -> Result<(), EngineError> {
+        let say = self.remark_on(remark, event);
+        self.commit(batch, say.map(QueuedEffect::Control))
+    }
+
+    /// Returns the effect that makes a remark, unless it was made a moment ago.
+    fn remark_on(&mut self, remark: Remark, event: &OwnedEventId) -> Option<ControlEffect> {
         let now = self.engine.now();
         let control = self.record.control.as_mut();
         let say = control.is_some_and(|control| control.may_remark(remark, now));
-        let notice = say.then(|| remark_text(remark));
+        let notice = say.then(|| remark_text(remark))?;
         let source = event.to_string();
-        let say = notice.map(|notice| ControlEffect::SendNotice {
+        Some(ControlEffect::SendNotice {
             notice,
             source,
             occasion: Occasion::Answer,
-        });
-        self.commit(batch, say.map(QueuedEffect::Control))
+        })
     }
 
     /// Retries the commands that waited for a room key.
@@ -446,6 +459,7 @@ impl Room {
 fn remark_text(remark: Remark) -> NoticeText {
     match remark {
         Remark::NotEncrypted => bot::texts::not_encrypted(),
+        Remark::Verification => bot::texts::not_verified(),
         Remark::Unreadable => bot::texts::unreadable(),
         Remark::UnsignedDevice => NoticeText::new(Reason::UnsignedDevice.words()),
         Remark::TooManyDevices => NoticeText::new(Reason::TooManyDevices.words()),

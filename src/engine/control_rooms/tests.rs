@@ -531,3 +531,21 @@ async fn a_room_to_which_the_person_does_not_come_is_given_up_after_thirty_days(
     assert!(pending.unwrap().is_empty());
     assert!(actor.room.record.control.is_none());
 }
+
+#[tokio::test]
+async fn a_request_to_verify_the_bot_is_declined_each_time_and_explained_once() {
+    let house = House::new().await;
+    let room = owned_room_id!("!control:hs.test");
+    let mut actor = house.control_room(&room);
+    let events = EventFactory::room(&room).sender(samuel().as_str());
+    for n in 1..=2 {
+        let content = json!({"msgtype": "m.key.verification.request", "to": bot()});
+        let request = events.event("m.room.message", &format!("$request{n}"), content);
+        let arrived = InboxItem::Event(request.to_string());
+        let number = house.engine.next();
+        actor.room.dispatch(number, arrived).await.unwrap();
+    }
+    let decline = "bot-decline-verification";
+    let all = [decline, "bot-send-notice", decline];
+    assert_eq!(kinds(&house.due(&room)), all);
+}

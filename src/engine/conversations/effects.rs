@@ -134,6 +134,10 @@ impl Room {
             Effect::FollowUpgrade { to, by } => {
                 self.follow_upgrade(conversation, to, by, batch).await
             }
+            Effect::DeclineVerification { event, ghost } => {
+                self.refuse_verification(ghost, event).await?;
+                Ok(Vec::new())
+            }
             Effect::SetGhostName { person } => {
                 if let Some(person) = conversation.people.get(*person) {
                     self.engine.set_ghost_name(person).await?;

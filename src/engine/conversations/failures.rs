@@ -1,9 +1,15 @@
 //! Handles messages that do not reach all of the others: the sender is told.
 
+use std::time::Duration;
+
 use crate::{
     conversation::{Conversation, Effect, Input, Notice},
     crypto::{DecryptError, Distrust},
-    engine::{EngineError, room::Room},
+    engine::{
+        EngineError,
+        records::{Conversations, QueuedEffect},
+        room::Room,
+    },
     introduction::Reason,
     store::Batch,
 };
@@ -14,6 +20,11 @@ const NO_KEY: &str = "I couldn't decrypt your message, so I didn't pass it on. P
 /// The notice about messages that were still waiting when the conversation ended.
 const SENT_TOO_LATE: &str = "Your last messages weren't delivered, because this conversation has ended. \
                         If they matter, please start a new chat.";
+/// How long a message waits before its sender is told: a device may be about to be signed.
+const WAITS_UNTOLD: Duration = Duration::from_secs(2 * 60);
+/// How often senders in a room are told that a message waits: the ones behind it wait too.
+const WAITING_TOLD_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Returns the notice to the sender of a message that could not be delivered.
 pub(in crate::engine) fn not_delivered(conversation: &Conversation) -> &'static str {
     if conversation.direct {
@@ -72,6 +83,55 @@ impl Room {
             (Effect::EnsurePortal { person }, _) => vec![Input::PortalFailed { person: *person }],
             _ => Vec::new(),
         })
+    }
+
+    /// Tells the sender of a message that waits for somebody who can read it. Sent at once, since an
+    /// effect would wait behind the message. The words are the same whatever keeps the other side
+    /// from reading, which is nobody's business.
+    pub(in crate::engine) async fn tell_of_waiting(
+        &mut self,
+        what: &QueuedEffect,
+        error: &EngineError,
+    ) -> Result<(), EngineError> {
+        let now = self.engine.now();
+        let since = self.failing.and_then(|failing| failing.since);
+        let waits = since.map(|since| now.since(since));
+        let (
+            QueuedEffect::Conversation {
+                conversation,
+                effect: Effect::ForwardEvent { event, sender, .. },
+            },
+            EngineError::Encrypt(error),
+            Some(here),
+        ) = (what, error, &self.record.conversation)
+        else {
+            return Ok(());
+        };
+        let is_told = here
+            .waiting_told_at
+            .is_some_and(|at| now.since(at) < WAITING_TOLD_EVERY);
+        if is_told || !error.is_about_readers() || waits.is_none_or(|it| it < WAITS_UNTOLD) {
+            return Ok(());
+        }
+        let known = self
+            .engine
+            .store()
+            .get_cached::<Conversations>(conversation)?;
+        let Some(known) = known.filter(|known| !known.ended) else {
+            return Ok(());
+        };
+        let role = known.role_of(&self.id);
+        let role = role.unwrap_or_else(|| known.home_of(*sender));
+        let cause = format!("waiting {event}");
+        let told = self.send_notice_in_conversation(&known, role, &Notice::Waiting, &cause);
+        if let Err(error) = told.await {
+            tracing::info!(room = %self.id, %error, "a sender could not be told that a message waits");
+            return Ok(());
+        }
+        if let Some(here) = &mut self.record.conversation {
+            here.waiting_told_at = Some(now);
+        }
+        self.commit(Batch::new(), [])
     }
 
     /// Tells the senders of messages that were still waiting when the conversation ended. One

@@ -65,6 +65,9 @@ impl Room {
         batch: &mut Batch,
     ) -> Result<(bool, Vec<Input>), EngineError> {
         let engine = self.engine.clone();
+        if self.was_redacted(conversation, event, None, route)? {
+            return Ok((false, Vec::new()));
+        }
         let kept = engine
             .store()
             .get::<RetainedEvents>(&(self.id.clone(), event.clone()))?;
@@ -84,6 +87,10 @@ impl Room {
         let (kind, content) = self
             .read_here(conversation, route.source, &parsed, json, batch)
             .await?;
+        // Its key may have been waited for.
+        if self.was_redacted(conversation, event, Some(&content), route)? {
+            return Ok((false, Vec::new()));
+        }
         let aliases = aliases(conversation, route.source, route.target);
         let map = EventMap {
             store: engine.store(),
@@ -339,6 +346,16 @@ fn not_translated(
             event: event.clone(),
             kind: EventKind::MatrixRtc,
         },
+        // An encrypted request is declined like an unencrypted one.
+        TranslateError::Verification => {
+            let of = content["to"].as_str().and_then(|of| of.try_into().ok());
+            Input::Event {
+                role,
+                sender: sender.clone(),
+                event: event.clone(),
+                kind: EventKind::Verification { of },
+            }
+        }
         // One notice for each location share, not one for each of its updates.
         TranslateError::LiveLocation => {
             let begun = content["m.relates_to"]["event_id"].as_str();

@@ -60,6 +60,7 @@ impl Room {
             conversation: conversation.clone(),
             ghosts,
             upgrade_pending: false,
+            waiting_told_at: None,
         });
         // The conversation ended while the ghosts were joining.
         let effect = Effect::LeaveRoom;
@@ -107,6 +108,7 @@ impl Room {
                 conversation: conversation.id.clone(),
                 ghosts: Vec::new(),
                 upgrade_pending: false,
+                waiting_told_at: None,
             });
         if !here.ghosts.contains(&introduction.ghost) {
             here.ghosts.push(introduction.ghost.clone());
@@ -322,6 +324,10 @@ fn is_state(event: &RoomEvent, kind: &str) -> bool {
 
 /// Returns the kind of an event, as far as its unencrypted part shows it.
 pub(in crate::engine) fn event_kind(event: &RoomEvent) -> Option<EventKind> {
+    if event.is_verification_request() {
+        let of = event.verified_user();
+        return Some(EventKind::Verification { of });
+    }
     let kind = event.kind.as_str();
     if is_matrix_rtc(kind) {
         // A call ends when its state event is emptied.
@@ -336,7 +342,7 @@ pub(in crate::engine) fn event_kind(event: &RoomEvent) -> Option<EventKind> {
     match kind {
         "m.room.encrypted" | "m.reaction" => Some(EventKind::Forwardable),
         "m.room.redaction" => event.redacts.clone().map(|of| EventKind::Redaction { of }),
-        // Verification of a ghost is between the person and us, and is not forwarded.
+        // What follows on a request, which is declined.
         kind if kind.starts_with("m.key.verification.") => None,
         _ => Some(EventKind::Unencrypted),
     }

@@ -15,6 +15,7 @@ pub(in crate::engine) mod notices;
 pub(in crate::engine) mod portal;
 pub(in crate::engine) mod portal_info;
 pub(in crate::engine) mod portal_repair;
+pub(in crate::engine) mod redactions;
 pub(in crate::engine) mod repository;
 #[cfg(test)]
 pub(in crate::engine) mod tests;

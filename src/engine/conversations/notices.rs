@@ -21,7 +21,7 @@ impl Room {
         notice: &Notice,
         cause: &str,
     ) -> Result<(), EngineError> {
-        let Some(ghost) = self.speaker(conversation, role) else {
+        let Some(ghost) = self.speaker(conversation, role, notice) else {
             return Ok(());
         };
         let content = json!({
@@ -46,16 +46,28 @@ impl Room {
         }
     }
 
-    /// Returns a ghost in this room that can speak for the service.
-    fn speaker(&self, conversation: &Conversation, role: RoomRole) -> Option<Ghost> {
+    /// Returns a ghost in this room that can speak for the service: if the notice is about a masked
+    /// person, the ghost of that person.
+    pub(in crate::engine) fn speaker(
+        &self,
+        conversation: &Conversation,
+        role: RoomRole,
+        notice: &Notice,
+    ) -> Option<Ghost> {
         let here = self.record.conversation.as_ref()?;
         let there = conversation.people.iter().enumerate();
         let mut there = there.filter(|(index, person)| {
             person.room_role(*index) != role && here.ghosts.contains(&person.ghost)
         });
+        let of_notice = match notice {
+            Notice::MaskedInGroup { person, .. } => Some(*person),
+            _ => None,
+        };
+        let own = there.clone().find(|(index, _)| Some(*index) == of_notice);
         // At the end of a conversation perhaps nobody takes part.
         let any = there.clone().next();
-        let (_, person) = there.find(|(_, person)| person.takes_part()).or(any)?;
+        let some = there.find(|(_, person)| person.takes_part());
+        let (_, person) = own.or(some).or(any)?;
         Some(person.ghost.clone())
     }
 }

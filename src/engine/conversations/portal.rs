@@ -100,6 +100,9 @@ impl Room {
             .await?;
         let view = engine.fetch_room_state(&host.ghost, &room).await?;
         if !matches!(view.membership(&owner.user), "join" | "invite") {
+            // Written before: they may decline before the answer is here.
+            let inviting = Input::InvitingOwner { person };
+            engine.apply(&conversation.id, &[inviting], Batch::new())?;
             engine
                 .invite_owner_of_portal(conversation, &host.ghost, owner, &room)
                 .await?;

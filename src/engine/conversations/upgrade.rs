@@ -42,6 +42,7 @@ impl Room {
                 conversation,
                 ghosts,
                 upgrade_pending: true,
+                waiting_told_at: None,
             });
         }
         self.commit(batch, [])

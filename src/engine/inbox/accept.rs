@@ -260,7 +260,7 @@ impl Engine {
         taken.batch.put::<Seen>(&event.id, &seen)?;
         taken.seen.push(event.id.clone());
         let json = json_with_room(json, room);
-        let arrived = if self.is_after_gap(&event.room)? {
+        let arrived = if self.is_after_gap(&event)? {
             InboxItem::AfterGap(json)
         } else {
             InboxItem::Event(json)

@@ -4,22 +4,31 @@
 //! an introduction. A conversation promises an order, so after a possible gap its room's history is
 //! read up to the next event before anything more is forwarded from there.
 //!
+//! The other gap is between two homeservers. After a cut the other one sends its newest event, ours
+//! fetches a few before it and pushes those. The older ones it fetches only when somebody reads the
+//! history, and no sync mentions them. What was sent during the cut arrives late.
+//!
 //! This file detects possible gaps. `actors::backfill` reads the history there, and `inbox::sync`
 //! reads the history that a limited sync left out.
 
-use std::sync::{PoisonError, atomic::Ordering};
+use std::{
+    sync::{PoisonError, atomic::Ordering},
+    time::Duration,
+};
 
 use ruma::{OwnedRoomId, UserId};
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
 use crate::{
-    engine::{Engine, records::Rooms},
+    engine::{Engine, event::RoomEvent, records::Rooms},
     store::StoreError,
 };
 
 /// Maximum number of rooms whose last check is remembered. Beyond it, all rooms are checked again.
 const ROOMS: usize = 10_000;
+/// How old an event of another homeserver is at most when it arrives without a detour.
+const LATE: Duration = Duration::from_secs(10);
 /// Maximum number of pages that are read back for one gap: enough for all that a homeserver may
 /// have queued before it went down, while memory stays bounded.
 pub(in crate::engine) const BACKFILL_PAGES_MAX: usize = 300;
@@ -29,6 +38,8 @@ impl Engine {
     /// work sync soon, because the lost event may have been the last one.
     pub(in crate::engine) fn note_possible_gap(&self) {
         self.0.gap_epoch.fetch_add(1, Ordering::AcqRel);
+        let now = self.next();
+        self.0.last_gap_at.fetch_max(now, Ordering::AcqRel);
         if self.0.started.load(Ordering::Acquire) {
             self.0.gap_noted.notify_one();
         }
@@ -36,23 +47,38 @@ impl Engine {
 }
 
 impl Engine {
-    /// Returns whether an event is the first in a conversation's room since events may have been
-    /// lost.
-    pub(in crate::engine) fn is_after_gap(&self, room: &OwnedRoomId) -> Result<bool, StoreError> {
-        let epoch = self.0.gap_epoch.load(Ordering::Acquire);
-        {
-            let checked = self.0.gap_checked_at.lock();
-            let mut checked = checked.unwrap_or_else(PoisonError::into_inner);
-            if checked.get(room) == Some(&epoch) {
-                return Ok(false);
-            }
-            if checked.len() >= ROOMS {
-                checked.clear();
-            }
-            checked.insert(room.clone(), epoch);
+    /// Returns whether the history before an event in a conversation's room has to be read: the
+    /// event is the first there since events may have been lost, or it is late.
+    pub(in crate::engine) fn is_after_gap(&self, event: &RoomEvent) -> Result<bool, StoreError> {
+        if !self.is_first_since_gap(&event.room) && !self.is_late(event) {
+            return Ok(false);
         }
-        let record = self.store().get::<Rooms>(room)?;
+        let record = self.store().get::<Rooms>(&event.room)?;
         Ok(record.is_some_and(|record| record.conversation.is_some()))
+    }
+
+    /// Returns whether an event of another homeserver comes late. Its sender chooses the time; a
+    /// wrong one costs a look at the history.
+    fn is_late(&self, event: &RoomEvent) -> bool {
+        let sent_at = event.sent_at;
+        let age = sent_at.map_or(event.age, |sent_at| self.now().since(sent_at));
+        event.sender.server_name() != self.settings().server_name && age > LATE
+    }
+
+    /// Returns whether a room was not checked since events may have been lost, and notes that it is
+    /// checked now.
+    fn is_first_since_gap(&self, room: &OwnedRoomId) -> bool {
+        let epoch = self.0.gap_epoch.load(Ordering::Acquire);
+        let checked = self.0.gap_checked_at.lock();
+        let mut checked = checked.unwrap_or_else(PoisonError::into_inner);
+        if checked.get(room) == Some(&epoch) {
+            return false;
+        }
+        if checked.len() >= ROOMS {
+            checked.clear();
+        }
+        checked.insert(room.clone(), epoch);
+        true
     }
 }
 

@@ -4,7 +4,11 @@
 //! it restarts. Both are still there for the ghost's own `/sync`, which also acknowledges to-device
 //! messages. What a sync brings goes through the same inbox as what is pushed.
 
-use std::{collections::HashMap, sync::PoisonError, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use ruma::{OwnedRoomId, OwnedUserId};
 use serde_json::value::RawValue;
@@ -37,6 +41,25 @@ const GAP_PAGES: usize = 20;
 /// Minimum time between two requests for missing keys of one ghost.
 pub(in crate::engine) const CATCH_UP_PAUSE: Duration = Duration::from_secs(2);
 
+/// When each of our users last began a sync that brought everything: the number that was next then.
+#[derive(Default)]
+pub(in crate::engine) struct LastSyncs(Mutex<HashMap<OwnedUserId, u64>>);
+
+impl LastSyncs {
+    fn note(&self, user: &OwnedUserId, began: u64) {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = last.entry(user.clone()).or_default();
+        *last = began.max(*last);
+    }
+
+    /// Returns whether a user has been synced since a moment, given by the number that was next
+    /// then.
+    pub(in crate::engine) fn are_after(&self, user: &OwnedUserId, moment: u64) -> bool {
+        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.get(user).is_some_and(|began| *began > moment)
+    }
+}
+
 impl Engine {
     /// Syncs a ghost whose keys are missing. Returns `false` if that was done a moment ago, so that
     /// nobody can make us sync by sending messages that we cannot read.
@@ -66,8 +89,10 @@ impl Engine {
         let Some(acting) = self.find_user(ghost)? else {
             return Ok(());
         };
+        let began = self.next();
         for _ in 0..SYNC_PAGES_MAX {
             if self.sync_once(ghost, acting.actor()).await? {
+                self.0.last_syncs.note(ghost, began);
                 break;
             }
         }

@@ -13,9 +13,7 @@ use crate::{
         room::Room,
     },
     ids::Ghost,
-    introduction::{
-        Effect, Input, Introduction, IntroductionNotice, Refusal, clean_name,
-    },
+    introduction::{Effect, Input, Introduction, IntroductionNotice, Refusal, clean_name},
     matrix::{MEGOLM, RoomState},
     store::{Batch, prefix},
 };
@@ -114,6 +112,9 @@ impl Room {
                 self.pass_on_edit(introduction, event, of, batch).await?
             }
             Effect::TakeBack { of } => self.take_back(introduction, of).await?,
+            Effect::DeclineVerification { event } => {
+                self.refuse_verification(&introduction.ghost, event).await?
+            }
             Effect::SendNotice { notice } => self.send_notice(introduction, notice, None).await?,
             Effect::SendReply { to, notice } => {
                 self.send_notice(introduction, notice, Some(to)).await?;

@@ -17,7 +17,7 @@ use crate::{
     handle::Handle,
     ids::{Ghost, Person},
     introduction::{
-        Admission, Input, Introduction, Invite, MessageKind, Phase, decide, is_quotable,
+        Admission, Effect, Input, Introduction, Invite, MessageKind, Phase, decide, is_quotable,
     },
     store::Batch,
 };
@@ -227,7 +227,7 @@ impl Room {
         json: &str,
         mut batch: Batch,
     ) -> Result<(), EngineError> {
-        let mut effects = Vec::new();
+        let mut effects = self.declined_verification(&event);
         let open: Vec<Introduction> = self
             .record
             .introductions
@@ -267,6 +267,30 @@ impl Room {
         self.commit(batch, effects)
     }
 
+    /// Returns the effect that declines a request to verify a ghost's keys, if this event is one.
+    fn declined_verification(&self, event: &RoomEvent) -> Vec<QueuedEffect> {
+        if !event.is_verification_request() {
+            return Vec::new();
+        }
+        let of = event.verified_user();
+        let addressed = |introduction: &&Introduction| {
+            // A strict ghost never speaks.
+            introduction.hears()
+                && !introduction.strict()
+                && event.sender == introduction.invite.asker
+                && of.as_ref() == Some(&*introduction.ghost)
+        };
+        let ghosts = self.record.introductions.iter().filter(addressed);
+        ghosts
+            .map(|introduction| QueuedEffect::Introduction {
+                ghost: introduction.ghost.clone(),
+                effect: Effect::DeclineVerification {
+                    event: event.id.clone(),
+                },
+            })
+            .collect()
+    }
+
     async fn what_was_said(
         &self,
         introduction: &Introduction,
@@ -283,6 +307,7 @@ impl Room {
         let kind = match event.kind.as_str() {
             "m.room.encrypted" if introduction.strict() => Some(MessageKind::Sealed),
             "m.room.encrypted" => self.classify_encrypted(&introduction.ghost, json).await?,
+            _ if event.is_verification_request() => None,
             "m.room.message" | "m.sticker" if event.state_key.is_none() => {
                 Some(MessageKind::Plaintext)
             }

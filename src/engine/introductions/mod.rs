@@ -13,3 +13,5 @@ pub(in crate::engine) mod passing_on_tests;
 pub(in crate::engine) mod request;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(in crate::engine) mod verification_tests;

@@ -1,7 +1,7 @@
 //! Syncs every ghost from time to time, and ghosts with open work whenever events may have been
 //! lost.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use ruma::OwnedUserId;
 
@@ -33,13 +33,11 @@ impl Engine {
                 () = clock::sleep(SETTLE) => {}
                 _ = stop.wait_for(|stop| *stop) => return,
             }
-            // In a task: the next gap does not wait until all these ghosts are synced.
-            let engine = self.clone();
-            self.spawn(async move {
-                if let Err(error) = engine.reconcile_those_at_work().await {
-                    tracing::warn!(%error, "ghosts could not be synced after a gap; they are synced later");
-                }
-            });
+            // A gap that is noted meanwhile begins another round after this one, for the ghosts that
+            // were synced before it.
+            if let Err(error) = self.reconcile_those_at_work().await {
+                tracing::warn!(%error, "ghosts could not be synced after a gap; they are synced later");
+            }
         }
     }
 
@@ -91,6 +89,7 @@ impl Engine {
         &self,
         pause: Duration,
     ) -> Result<(), EngineError> {
+        let began = self.next();
         let mut first = self.ghosts_at_work()?;
         let bot = &self.0.settings.bot;
         if !first.contains(bot) {
@@ -102,9 +101,9 @@ impl Engine {
             if self.stopping() {
                 return Ok(());
             }
-            let reconciled = match self.sync_all_pending(&ghost).await {
-                Ok(()) => self.leave_forgotten_rooms(&ghost).await,
-                error => error,
+            let reconciled = match self.sync_unless_since(&ghost, began).await {
+                Ok(_) => self.leave_forgotten_rooms(&ghost).await,
+                Err(error) => Err(error),
             };
             if let Err(error) = reconciled {
                 tracing::warn!(%ghost, %error, "a ghost could not be reconciled");
@@ -149,6 +148,48 @@ impl Engine {
         Ok(())
     }
 
+    /// Syncs the ghosts with open work that were not synced since events may last have been lost.
+    pub(in crate::engine) async fn reconcile_those_at_work(&self) -> Result<(), EngineError> {
+        let pause = Duration::from_secs(1) / self.0.settings.reconcile_per_second.max(1);
+        for round in 0..ROUNDS {
+            let mut has_failed = false;
+            for ghost in self.ghosts_at_work()? {
+                if self.stopping() {
+                    return Ok(());
+                }
+                let gap = self.0.last_gap_at.load(Ordering::Acquire);
+                match self.sync_unless_since(&ghost, gap).await {
+                    Ok(false) => continue,
+                    Ok(true) => {}
+                    Err(error) => {
+                        tracing::warn!(%ghost, %error, "a ghost could not be reconciled");
+                        has_failed = true;
+                    }
+                }
+                self.process_to_device_of(&ghost).await;
+                clock::sleep(pause).await;
+            }
+            if !has_failed {
+                break;
+            }
+            clock::sleep(SETTLE * 2_u32.pow(round)).await;
+        }
+        Ok(())
+    }
+
+    /// Syncs a ghost unless another task has synced it since a moment. Returns whether it did.
+    async fn sync_unless_since(
+        &self,
+        ghost: &OwnedUserId,
+        moment: u64,
+    ) -> Result<bool, EngineError> {
+        if self.0.last_syncs.are_after(ghost, moment) {
+            return Ok(false);
+        }
+        self.sync_all_pending(ghost).await?;
+        Ok(true)
+    }
+
     /// Returns the ghosts, and perhaps the bot, that have something to do in a room.
     fn ghosts_at_work(&self) -> Result<Vec<OwnedUserId>, EngineError> {
         let mut ghosts = Vec::new();
@@ -160,32 +201,6 @@ impl Engine {
             }
         }
         Ok(ghosts)
-    }
-
-    pub(in crate::engine) async fn reconcile_those_at_work(&self) -> Result<(), EngineError> {
-        let mut ghosts = self.ghosts_at_work()?;
-        let pause = Duration::from_secs(1) / self.0.settings.reconcile_per_second.max(1);
-        for round in 0..ROUNDS {
-            let mut failed = Vec::new();
-            for ghost in ghosts {
-                if self.stopping() {
-                    return Ok(());
-                }
-                let synced = self.sync_all_pending(&ghost).await;
-                self.process_to_device_of(&ghost).await;
-                if let Err(error) = synced {
-                    tracing::warn!(%ghost, %error, "a ghost could not be reconciled");
-                    failed.push(ghost);
-                }
-                clock::sleep(pause).await;
-            }
-            if failed.is_empty() {
-                break;
-            }
-            ghosts = failed;
-            clock::sleep(SETTLE * 2_u32.pow(round)).await;
-        }
-        Ok(())
     }
 }
 

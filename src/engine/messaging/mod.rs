@@ -7,3 +7,4 @@ pub(in crate::engine) mod room_cache;
 pub(in crate::engine) mod send;
 #[cfg(test)]
 pub(in crate::engine) mod send_tests;
+pub(in crate::engine) mod verification;

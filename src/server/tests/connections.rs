@@ -107,6 +107,36 @@ async fn one_connection_carries_many_requests() {
     assert_eq!(rest(&mut stream).await, b"");
 }
 
+/// Synapse keeps several connections, and uses them by turns.
+#[tokio::test]
+async fn two_connections_that_take_turns_are_no_gap_and_new_ones_after_them_are() {
+    let running = start(Limits::default(), FakeAppservice::new()).await;
+    let mut streams = [running.connect().await, running.connect().await];
+    for n in 1..=6 {
+        let request = format!("{}{{}}", head(&n.to_string(), 2));
+        let stream = &mut streams[n % 2];
+        stream.write_all(request.as_bytes()).await.unwrap();
+        assert_eq!(status(stream).await, 200);
+    }
+    for mut stream in streams {
+        // The server has seen that it is closed once it closes it too.
+        stream.shutdown().await.unwrap();
+        assert_eq!(rest(&mut stream).await, b"");
+    }
+    let mut after_restart = running.connect().await;
+    let request = format!("{}{{}}", head("7", 2));
+    after_restart.write_all(request.as_bytes()).await.unwrap();
+    assert_eq!(status(&mut after_restart).await, 200);
+    let transactions = running.appservice.transactions();
+    let gaps: Vec<&str> = transactions
+        .iter()
+        .filter(|transaction| transaction.after_gap)
+        .map(|transaction| &*transaction.id)
+        .collect();
+    assert_eq!(gaps, ["1", "7"]);
+    running.stop().await;
+}
+
 #[tokio::test]
 async fn a_body_in_drips_is_taken_when_it_is_whole_and_not_before() {
     let running = start(Limits::default(), FakeAppservice::new()).await;

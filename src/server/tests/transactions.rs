@@ -21,6 +21,7 @@ async fn a_transaction_is_accepted_with_its_events_and_to_device_messages() {
             id: "17".to_owned(),
             events: 2,
             to_device: 1,
+            after_gap: true,
         }]
     );
 }

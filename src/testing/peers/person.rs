@@ -132,13 +132,24 @@ impl Person {
         text: &str,
         sharing_strategy: CollectStrategy,
     ) -> Box<RawValue> {
+        let content = json!({"msgtype": "m.text", "body": text});
+        self.sends(room, to, &content, sharing_strategy).await
+    }
+
+    /// Sends a message with any content, and returns the event.
+    pub(crate) async fn sends(
+        &self,
+        room: &RoomId,
+        to: &[&UserId],
+        content: &Value,
+        sharing_strategy: CollectStrategy,
+    ) -> Box<RawValue> {
         self.query(to).await;
         let settings = EncryptionSettings {
             sharing_strategy,
             ..Default::default()
         };
-        let content = json!({"msgtype": "m.text", "body": text});
-        let content = serde_json::value::to_raw_value(&content).unwrap();
+        let content = serde_json::value::to_raw_value(content).unwrap();
         let encrypted = self
             .client
             .encrypt(room, to, settings, "m.room.message", content)

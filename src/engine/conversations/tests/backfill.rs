@@ -126,3 +126,78 @@ async fn only_the_homeserver_can_say_that_there_is_nothing_to_be_read_back() {
     assert!(refused.unwrap_err().is_transient());
     assert_eq!(it.carries(), [""; 0]);
 }
+
+fn by_bob(id: &str, sent_at: Timestamp) -> Value {
+    let events = EventFactory::room(&origin()).sender("@bob:far.example");
+    events.sent_at(sent_at).encrypted(id)
+}
+
+/// Bob, of another homeserver, talks with `@sam`. Nothing was lost so far.
+async fn talk_with_bob() -> Talk {
+    let mut talk = talk();
+    talk.people[0].user = testing::person("@bob:far.example").clone();
+    let it = Talk::at(origin(), &talk).await;
+    it.engine.machines().provision(&sam(), "Sam").await.unwrap();
+    let first = by_bob("$first", NOW).to_string();
+    let first = crate::engine::event::RoomEvent::parse(&first, None).unwrap();
+    assert!(it.engine.is_after_gap(&first).unwrap(), "since the start");
+    assert!(!it.engine.is_after_gap(&first).unwrap());
+    it
+}
+
+impl Talk {
+    /// Accepts events and handles them.
+    async fn receive(&mut self, events: &[Value]) {
+        let body = json!({ "events": events }).to_string();
+        let body = Transaction::parse(body.as_bytes()).unwrap();
+        self.engine.transaction(body).await.unwrap();
+        let arrived = self.store.scan::<Inbox>(&prefix(&origin()), None, 1000);
+        for ((_, number), item) in arrived.unwrap() {
+            self.actor.room.dispatch(number, item).await.unwrap();
+        }
+    }
+
+    fn requests(&self, part: &str) -> usize {
+        let log = self.fake.log();
+        log.iter().filter(|request| request.contains(part)).count()
+    }
+}
+
+#[tokio::test]
+async fn a_late_event_of_another_server_brings_those_before_it_in_order() {
+    let mut it = talk_with_bob().await;
+    let minute_ago = NOW - Duration::from_secs(60);
+    let missing = ["$five", "$four", "$three", "$two", "$one"];
+    let history = missing.map(|id| by_bob(id, minute_ago)).to_vec();
+    it.fake.put_history(origin().as_str(), history);
+    it.receive(&[by_bob("$six", minute_ago)]).await;
+    let all = ["$one", "$two", "$three", "$four", "$five", "$six"];
+    assert_eq!(it.carries(), all);
+}
+
+#[tokio::test]
+async fn events_that_are_not_late_or_of_our_own_server_cost_no_look_at_the_history() {
+    let mut it = talk_with_bob().await;
+    it.receive(&[by_bob("$one", NOW)]).await;
+    let minute_ago = NOW - Duration::from_secs(60);
+    it.receive(&[message("$two", minute_ago)]).await;
+    assert_eq!(it.requests("/context/") + it.requests("/messages"), 0);
+}
+
+#[tokio::test]
+async fn of_many_late_events_only_the_first_costs_a_look_at_the_history() {
+    let mut it = talk_with_bob().await;
+    let minute_ago = NOW - Duration::from_secs(60);
+    let burst: Vec<String> = (0..100).map(|n| format!("$event{n}")).collect();
+    let events: Vec<Value> = burst.iter().map(|id| by_bob(id, minute_ago)).collect();
+    it.fake.put_history(origin().as_str(), Vec::new());
+    it.fake
+        .put_continuation(origin().as_str(), events[1..].to_vec());
+    it.receive(&events).await;
+    assert_eq!(it.carries(), burst);
+    assert_eq!(it.requests("/context/"), 1);
+    // Another cut.
+    it.fake.put_continuation(origin().as_str(), Vec::new());
+    it.receive(&[by_bob("$again", minute_ago)]).await;
+    assert_eq!(it.requests("/context/"), 2);
+}

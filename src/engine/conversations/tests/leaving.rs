@@ -172,3 +172,63 @@ async fn nobody_is_invited_again_who_is_gone() {
     let made = log.iter().find(|line| line.contains("createRoom"));
     assert_eq!(made, None);
 }
+
+/// The homeserver of a person may answer slowly, so that they decline before we have its answer.
+#[tokio::test]
+async fn a_decline_that_overtakes_the_answer_to_the_invite_is_final() {
+    let mut pending = talk();
+    pending.people[1].home = Home::Portal {
+        room: Some(portal()),
+        status: PortalStatus::InvitePending,
+    };
+    let mut it = Talk::at(origin(), &pending).await;
+    for (ghost, name) in [(sam(), "Sam"), (alices_ghost(), "Alice")] {
+        it.engine.machines().provision(&ghost, name).await.unwrap();
+    }
+    it.fake.add_room(&portal(), &[&alices_ghost()]);
+    let engine = it.engine.clone();
+    it.fake.at_request("/m.room.member/", 0, move || {
+        let declined = Input::Member {
+            role: RoomRole::Portal(1),
+            user: user_id!("@samuel:hs.test").to_owned(),
+            membership: "leave".to_owned(),
+            by_others: false,
+            ghost: None,
+        };
+        engine.apply(&id(), &[declined], Batch::new()).unwrap();
+    });
+    let number = it.put_due(Effect::EnsurePortal { person: 1 });
+    it.carry_out(number).await;
+    let known = it.store.get::<Conversations>(&id()).unwrap().unwrap();
+    assert!(known.ended && known.people[1].home.is_closed());
+    let again = it.put_due(Effect::EnsurePortal { person: 1 });
+    it.carry_out(again).await;
+    let log = it.fake.log();
+    let invites = log
+        .iter()
+        .filter(|request| request.contains("/m.room.member/"));
+    assert_eq!(invites.count(), 1);
+}
+
+#[tokio::test]
+async fn a_masked_person_of_a_group_is_announced_by_their_own_ghost() {
+    let (it, kims_ghost) = without_kim().await;
+    let mut group = talk();
+    group.direct = false;
+    group.people.push(participant(
+        "kim",
+        "kim",
+        Home::Portal {
+            room: None,
+            status: PortalStatus::NotInvited,
+        },
+    ));
+    let announced_by = |person| {
+        let handle = "@sam".to_owned();
+        let notice = Notice::MaskedInGroup { handle, person };
+        let room = &it.actor.room;
+        room.speaker(&group, RoomRole::Origin, &notice).unwrap()
+    };
+    assert_eq!(announced_by(1), sam());
+    assert_eq!(announced_by(2), kims_ghost);
+}

@@ -4,13 +4,17 @@ mod backfill;
 mod durability;
 mod leaving;
 mod naming;
+mod quiet;
+mod redactions;
 mod retention;
 mod returning;
 mod seed;
+mod verification;
 mod waiting;
 
 use std::{sync::Arc, time::Duration};
 
+use matrix_sdk_crypto::CollectStrategy;
 use ruma::{OwnedRoomId, OwnedUserId, owned_event_id, room_id, user_id};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -23,7 +27,7 @@ use crate::{
         actors::actor::RoomActor,
         records::{
             ActiveRoomsByGhost, ConversationRoom, Conversations, Copy, EventCopies, Inbox,
-            InboxItem, Outbox, OutboxItem, QueuedEffect, RetainedEvents, Seen,
+            InboxItem, Outbox, OutboxItem, QueuedEffect, RetainedEvents, RoomRecord, Rooms, Seen,
         },
     },
     ids::{ConversationId, Ghost},
@@ -100,6 +104,7 @@ impl Talk {
             conversation: id(),
             ghosts: vec![sam()],
             upgrade_pending: false,
+            waiting_told_at: None,
         });
         actor.room.commit(Batch::new(), []).unwrap();
         Self {
@@ -233,6 +238,126 @@ impl Talk {
             .backfill_before(parsed, &json)
             .await
             .unwrap();
+    }
+}
+
+/// Alice and Samuel, who have clients, in the two rooms of the conversation.
+struct TwoPeople {
+    talk: Talk,
+    alice: Person,
+    samuel: Person,
+}
+
+/// The ghost that shows Alice to Samuel.
+fn alices_ghost() -> Ghost {
+    Ghost::new(user_id!("@_dm_.palice:hs.test").to_owned())
+}
+
+impl TwoPeople {
+    /// Their ghosts are in both rooms. Samuel has signed his device, or not yet.
+    async fn begin(samuel_has_signed: bool) -> Self {
+        let talk = Talk::provisioned().await;
+        let (machines, fake) = (talk.engine.machines(), &talk.fake);
+        machines.provision(&alices_ghost(), "Alice").await.unwrap();
+        let alice = Person::new(fake, "@alice:hs.test").await;
+        let samuel = Person::unsigned(fake, "@samuel:hs.test", "PHONE").await;
+        if samuel_has_signed {
+            samuel.sign().await;
+        }
+        machines.expect_room(&sam(), &origin()).await.unwrap();
+        fake.add_room(&origin(), &[alice.user(), &sam()]);
+        fake.add_room(&portal(), &[&alices_ghost(), samuel.user()]);
+        let record = RoomRecord {
+            conversation: Some(ConversationRoom {
+                conversation: id(),
+                ghosts: vec![alices_ghost()],
+                upgrade_pending: false,
+                waiting_told_at: None,
+            }),
+            ..RoomRecord::default()
+        };
+        let mut batch = Batch::new();
+        batch.put::<Rooms>(&portal(), &record).unwrap();
+        let key = (alices_ghost().into(), portal());
+        batch.put::<ActiveRoomsByGhost>(&key, &()).unwrap();
+        talk.store.apply(batch).unwrap();
+        Self {
+            talk,
+            alice,
+            samuel,
+        }
+    }
+
+    /// Pushes events of the origin, with the keys that were sent to `@sam`.
+    async fn push(&self, events: &[Value]) {
+        let engine = &self.talk.engine;
+        let device = engine.machines().device_of(&sam()).unwrap().unwrap();
+        let mut messages = Vec::new();
+        for message in self.talk.fake.take_incoming(&sam(), &device).to_device {
+            let mut message: Value = serde_json::from_str(message.get()).unwrap();
+            message["to_user_id"] = json!(sam());
+            message["to_device_id"] = json!(device);
+            messages.push(message);
+        }
+        let body = json!({"events": events, "de.sorunome.msc2409.to_device": messages});
+        let body = Transaction::parse(body.to_string().as_bytes()).unwrap();
+        engine.transaction(body).await.unwrap();
+        engine.process_to_device().await;
+    }
+
+    /// An event that Alice sends, and that is not pushed yet.
+    async fn alice_sends(&self, content: &Value) -> Value {
+        let everybody = CollectStrategy::AllDevices;
+        let (room, ghost) = (origin(), sam());
+        let event = self.alice.sends(&room, &[&ghost], content, everybody).await;
+        serde_json::from_str(event.get()).unwrap()
+    }
+
+    async fn alice_says(&self, text: &str) -> Value {
+        let content = json!({"msgtype": "m.text", "body": text});
+        let event = self.alice_sends(&content).await;
+        self.push(std::slice::from_ref(&event)).await;
+        event
+    }
+
+    /// Samuel signs his device, and the homeserver says so.
+    async fn samuel_signs(&self) {
+        self.samuel.sign().await;
+        let changed = [self.samuel.user().to_owned()];
+        let machines = self.talk.engine.machines();
+        machines.mark_device_lists_outdated_for_all(&changed);
+    }
+
+    /// Lets the actor of the origin go on until it has nothing to do or has to wait.
+    async fn go_on(&mut self) {
+        let actor = &mut self.talk.actor;
+        while let Ok(true) = actor.step().await {
+            actor.room.failures = 0;
+            actor.room.failing = None;
+        }
+    }
+
+    /// What Alice reads of the ghosts in her room: the text of each event, or its type.
+    async fn told_to_alice(&self) -> Vec<String> {
+        self.alice.query(&[&sam()]).await;
+        self.alice.receives().await;
+        let mut texts = Vec::new();
+        for event in self.talk.fake.events(origin().as_str()) {
+            if event.kind != "m.room.encrypted" {
+                continue;
+            }
+            let shown = json!({
+                "type": event.kind, "room_id": event.room, "sender": event.sender,
+                "event_id": event.id, "origin_server_ts": event.sent, "content": event.value(),
+            });
+            let shown = serde_json::value::to_raw_value(&shown).unwrap();
+            let decrypted = self.alice.decrypt(&origin(), &shown).await.unwrap();
+            let event: Value = decrypted.event.deserialize_as_unchecked().unwrap();
+            let text = event["content"]["body"].as_str();
+            let text = text.or(event["type"].as_str());
+            texts.push(text.unwrap().to_owned());
+        }
+        texts
     }
 }
 

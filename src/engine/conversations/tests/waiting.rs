@@ -1,4 +1,4 @@
-//! What nobody waits for: slow servers, and receipts.
+//! What nobody waits for: slow servers, and receipts. What waits, and who is told.
 
 use super::*;
 
@@ -52,4 +52,28 @@ async fn a_ghost_that_has_left_shows_no_delivery() {
         .await
         .unwrap();
     assert_eq!(it.actor.room.deliveries.take(), None);
+}
+
+#[tokio::test]
+async fn a_sender_is_told_once_that_nobody_can_read_their_message() {
+    let minute = Duration::from_secs(60);
+    let mut it = TwoPeople::begin(false).await;
+    it.alice_says("are you there?").await;
+    it.go_on().await;
+    it.talk.clock.advance(minute);
+    it.go_on().await;
+    assert_eq!(it.told_to_alice().await, [""; 0], "he may be about to sign");
+    it.talk.clock.advance(2 * minute);
+    it.go_on().await;
+    assert_eq!(it.told_to_alice().await, [Notice::Waiting.text()]);
+    it.alice_says("hello?").await;
+    it.talk.clock.advance(60 * minute);
+    it.go_on().await;
+    assert_eq!(it.told_to_alice().await.len(), 1, "the same day");
+    it.talk.clock.advance(DAY);
+    it.go_on().await;
+    assert_eq!(it.told_to_alice().await.len(), 1, "about the same message");
+    it.samuel_signs().await;
+    it.go_on().await;
+    assert_eq!(it.talk.fake.sent(&portal()), 2);
 }

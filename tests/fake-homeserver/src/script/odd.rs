@@ -15,6 +15,8 @@ use crate::{
 pub(super) struct Odd {
     /// What was said in rooms, the newest first.
     histories: BTreeMap<String, Vec<Value>>,
+    /// What was said in rooms after any event that somebody looks at, in order.
+    continuations: BTreeMap<String, Vec<Value>>,
     /// The answer by which it is refused to show what was said in rooms.
     refused: Option<Answer>,
     /// What the next sync shows of rooms.
@@ -31,6 +33,12 @@ impl Fake {
     /// Shows this history of a room, the newest first, to everybody who asks.
     pub fn put_history(&self, room: &str, events: Vec<Value>) {
         self.script(|script| script.odd.histories.insert(room.to_owned(), events));
+    }
+
+    /// Shows these events, in order, to everybody who reads on from an event of a room with a
+    /// history of its own.
+    pub fn put_continuation(&self, room: &str, events: Vec<Value>) {
+        self.script(|script| script.odd.continuations.insert(room.to_owned(), events));
     }
 
     /// Shows nothing of what was said in rooms.
@@ -107,7 +115,10 @@ impl Odd {
                 },
                 "start": "s", "end": "e",
             }),
-            _ if forward => json!({"chunk": [], "start": "e"}),
+            _ if forward => {
+                let events = self.continuations.get(*room);
+                json!({"chunk": events.into_iter().flatten().collect::<Vec<_>>(), "start": "e"})
+            }
             _ => json!({"chunk": history, "start": "s"}),
         }))
     }

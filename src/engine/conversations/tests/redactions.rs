@@ -1,0 +1,87 @@
+//! What was deleted while it waited is not sent.
+
+use super::*;
+use crate::engine::room::Failing;
+
+fn redaction(of: &Value, by: &str) -> Value {
+    let of = &of["event_id"];
+    let id = format!("$redaction-of-{}", of.as_str().unwrap());
+    let events = EventFactory::room(&origin()).sender(by);
+    let mut redaction = events.event("m.room.redaction", &id, json!({"redacts": of}));
+    redaction["redacts"] = of.clone();
+    redaction
+}
+
+impl TwoPeople {
+    /// Samuel has a device that can be encrypted for, some time later.
+    async fn samuel_is_there(&mut self) {
+        self.samuel_signs().await;
+        self.talk.clock.advance(Duration::from_secs(60));
+        self.go_on().await;
+        assert!(self.talk.outbox(&origin()).is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_was_deleted_while_it_waited_is_never_sent() {
+    let mut it = TwoPeople::begin(false).await;
+    let wrong = it.alice_says("wrong chat, sorry").await;
+    it.go_on().await;
+    let id = wrong["event_id"].as_str().unwrap();
+    assert_eq!(it.talk.carries(), [id], "nobody can read it yet");
+    it.push(&[redaction(&wrong, "@alice:hs.test")]).await;
+    it.samuel_is_there().await;
+    assert_eq!(it.talk.fake.sent(&portal()), 0);
+    assert!(!it.talk.is_kept(id));
+
+    // All that follows is sent.
+    it.alice_says("hello").await;
+    it.go_on().await;
+    assert_eq!(it.talk.fake.sent(&portal()), 1);
+}
+
+#[tokio::test]
+async fn an_edit_of_a_deleted_message_is_not_sent_as_a_new_one() {
+    let mut it = TwoPeople::begin(false).await;
+    let wrong = it.alice_says("wrong chat").await;
+    let edit = json!({
+        "msgtype": "m.text", "body": "* wrong chat, sorry",
+        "m.new_content": {"msgtype": "m.text", "body": "wrong chat, sorry"},
+        "m.relates_to": {"rel_type": "m.replace", "event_id": wrong["event_id"]},
+    });
+    let edit = it.alice_sends(&edit).await;
+    it.push(&[edit, redaction(&wrong, "@alice:hs.test")]).await;
+    it.samuel_is_there().await;
+    assert_eq!(it.talk.fake.sent(&portal()), 0);
+}
+
+#[tokio::test]
+async fn a_deletion_that_waits_in_the_outbox_counts_too() {
+    let mut it = TwoPeople::begin(true).await;
+    let wrong = it
+        .alice_sends(&json!({"msgtype": "m.text", "body": "oh no"}))
+        .await;
+    it.talk.keep(&wrong);
+    let id = wrong["event_id"].as_str().unwrap();
+    let number = it.talk.put_due(forward(id, RoomRole::Portal(1), true));
+    it.talk.put_due(Effect::RedactCopy {
+        event: owned_event_id!("$redaction"),
+        of: id.try_into().unwrap(),
+        sender: 0,
+        target: RoomRole::Portal(1),
+    });
+    let mut failing = Failing::new(number);
+    failing.since = Some(it.talk.engine.now());
+    it.talk.actor.room.failing = Some(failing);
+    it.talk.carry_out(number).await;
+    assert_eq!(it.talk.fake.sent(&portal()), 0);
+}
+
+#[tokio::test]
+async fn nobody_else_can_keep_a_message_back() {
+    let mut it = TwoPeople::begin(false).await;
+    let hello = it.alice_says("hello").await;
+    it.push(&[redaction(&hello, "@eve:hs.test")]).await;
+    it.samuel_is_there().await;
+    assert_eq!(it.talk.fake.sent(&portal()), 1);
+}
