@@ -16,6 +16,7 @@ mod message;
 #[cfg(any(test, fuzzing))]
 mod oracle;
 mod outcome;
+mod profile;
 mod relation;
 mod room_text;
 mod scrub;
@@ -27,6 +28,7 @@ mod tests;
 pub use calls::{ages, has_relay};
 pub use context::{Alias, Context, EventMapping, Masking};
 pub use outcome::{MediaToReupload, SenderRemark, TranslateError, Translated};
+pub use profile::without_profile_name;
 pub use room_text::{NAME_CHARS_MAX, Names, TOPIC_CHARS_MAX, translate_room_text};
 pub use translate::translate;
 

@@ -9,6 +9,7 @@ use super::{
     final_check::FinalCheck,
     message,
     outcome::{MediaToReupload, SenderRemark, TranslateError, Translated},
+    profile::ProfileNames,
     relation::OnMissingTarget,
     scrub::{Scrubber, is_content},
 };
@@ -74,7 +75,7 @@ pub(super) fn translate_unchecked(
     {
         return Err(TranslateError::Verification);
     }
-    let scrub = Scrubber::new(context);
+    let scrub = Scrubber::new(context).with_profile(ProfileNames::of(content));
     // Types are named like Java packages: anything else could hide an identifier.
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ':' | '/');
     if event_type.len() > 255
