@@ -159,6 +159,8 @@ pub struct ConversationSettings {
     pub remember: Duration,
     /// How long later messages wait for one whose key has not come.
     pub wait_for_key: Duration,
+    /// Maximum size of a file from another homeserver that is passed on, in bytes.
+    pub media_bytes_max: u64,
 }
 
 impl Default for ConversationSettings {
@@ -167,6 +169,7 @@ impl Default for ConversationSettings {
             delivery_receipts: true,
             remember: Duration::from_secs(365 * 24 * 60 * 60),
             wait_for_key: Duration::from_secs(60),
+            media_bytes_max: 100 << 20,
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::{
         room::Room,
     },
     introduction::{self, Rules},
-    matrix::Fate,
+    matrix::{Fate, MatrixError},
 };
 
 /// The first pause after a failure; it doubles with each further one.
@@ -36,6 +36,8 @@ const KEY_PAUSE: Duration = Duration::from_secs(2);
 const OPTIONAL: Duration = Duration::from_secs(30);
 /// How long a step is tried that later steps depend on.
 const NEEDED: Duration = Duration::from_secs(10 * 60);
+/// How long a file is tried to be fetched from the server that has it.
+const MEDIA: Duration = Duration::from_secs(60);
 /// How long a ghost tries to join. Only the asker knows of it yet.
 const JOIN: Duration = Duration::from_secs(2 * 60);
 /// How long a ghost tries to join the successor of a room. Clients invite at once.
@@ -127,6 +129,8 @@ impl Retry {
                 EngineError::Encrypt(error) if error.is_about_readers() => {
                     Self::DespiteRefusalFor(rules.wait_for_owner)
                 }
+                // A server that keeps its files back must not hold up other messages.
+                EngineError::Matrix(MatrixError::MediaUnavailable { .. }) => Self::For(MEDIA),
                 _ => Self::For(NEEDED),
             },
             Effect::FollowUpgrade { .. } => Self::For(UPGRADE),

@@ -12,6 +12,7 @@ mod final_check;
 pub(crate) mod fuzz;
 mod html;
 mod identifiers;
+mod media;
 mod message;
 #[cfg(any(test, fuzzing))]
 mod oracle;
@@ -27,7 +28,8 @@ mod tests;
 
 pub use calls::{ages, has_relay};
 pub use context::{Alias, Context, EventMapping, Masking};
-pub use outcome::{MediaToReupload, SenderRemark, TranslateError, Translated};
+pub use media::{MediaToReupload, MediaUse, remove_media};
+pub use outcome::{SenderRemark, TranslateError, Translated};
 pub use profile::without_profile_name;
 pub use room_text::{NAME_CHARS_MAX, Names, TOPIC_CHARS_MAX, translate_room_text};
 pub use translate::translate;

@@ -3,6 +3,7 @@
 mod backfill;
 mod durability;
 mod leaving;
+mod media;
 mod retention;
 mod seed;
 mod waiting;
