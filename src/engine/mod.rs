@@ -243,6 +243,8 @@ struct Inner {
     room_states: messaging::room_cache::RoomStateCache,
     /// The calls that are being made, to see whether they have relays.
     calls: std::sync::Mutex<CallWatch>,
+    /// Who is shown as typing.
+    typing: conversations::typing::TypingStates,
     /// Gap epoch: incremented whenever events may have been lost.
     gap_epoch: AtomicU64,
     /// The gap epoch at which each room was last checked.
@@ -293,6 +295,7 @@ impl Engine {
             room_left: Notify::new(),
             room_states: messaging::room_cache::RoomStateCache::default(),
             calls: std::sync::Mutex::default(),
+            typing: conversations::typing::TypingStates::default(),
             gap_epoch: AtomicU64::new(0),
             gap_checked_at: std::sync::Mutex::default(),
             gap_noted: Notify::new(),
@@ -328,8 +331,7 @@ impl Engine {
         let ephemeral = std::mem::take(&mut body.ephemeral);
         self.accept_transaction(body).await?;
         if !ephemeral.is_empty() && self.0.started.load(Ordering::Acquire) {
-            let engine = self.clone();
-            self.spawn(async move { engine.forward_ephemeral(ephemeral).await });
+            self.forward_ephemeral(ephemeral);
         }
         Ok(())
     }

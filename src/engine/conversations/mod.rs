@@ -19,3 +19,4 @@ pub(in crate::engine) mod repository;
 #[cfg(test)]
 pub(in crate::engine) mod tests;
 pub(in crate::engine) mod upgrade;
+pub(in crate::engine) mod typing;

@@ -2,6 +2,7 @@
 
 mod backfill;
 mod durability;
+mod ephemeral;
 mod leaving;
 mod media;
 mod retention;
