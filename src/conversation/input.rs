@@ -167,3 +167,5 @@ pub enum EventKind {
     /// A new name or topic of the room.
     RoomInfo,
 }
+    /// Pinned messages or a widget, which stay in their room.
+    RoomOnly,

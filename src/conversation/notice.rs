@@ -24,6 +24,8 @@ pub enum Notice {
     Unencrypted,
     /// A MatrixRTC call cannot cross rooms.
     MatrixRtc,
+    /// Pinned messages and widgets stay in their room.
+    RoomOnly,
     /// An event was not forwarded, or not completely.
     NotForwarded {
         /// What happened, and what to do next.
@@ -66,6 +68,11 @@ impl Notice {
                                   send it again: this chat is encrypted."
                 .to_owned(),
             Self::MatrixRtc => TranslateError::MatrixRtc.notice_text().to_owned(),
+            Self::RoomOnly => {
+                "Pinned messages and widgets stay in this room: the others don't see \
+                               them. What they should see, please send as a message."
+                    .to_owned()
+            }
             Self::NotForwarded { text } => text.clone(),
             Self::NobodyThere => "Nobody is on the other side at the moment, so that wasn't \
                                   delivered."

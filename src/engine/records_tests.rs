@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     bot::{self, NoticeText},
-    conversation::{Home, Notice, Participant, PortalStatus, RoomRole, Secret},
+    conversation::{Home, Notice, OnceNotice, Participant, PortalStatus, RoomRole, Secret},
     introduction::{
         Admission, Introduction, IntroductionNotice, Invite, PendingEvent, Phase, Reason, WaitFor,
     },
@@ -380,6 +380,7 @@ fn what_ghosts_say() {
             text: "text".to_owned(),
         },
         Notice::NobodyThere,
+        Notice::RoomOnly,
         Notice::Full,
         Notice::PersonLeft {
             name: "Alice".to_owned(),
@@ -422,7 +423,10 @@ fn a_conversation() {
         people,
         started_at: AT,
         last_return_at: Some(AT),
-        rtc_notice_sent_in: vec![RoomRole::Origin, RoomRole::Portal(1)],
+        notices_sent_in: vec![
+            (RoomRole::Origin, OnceNotice::MatrixRtc),
+            (RoomRole::Portal(1), OnceNotice::RoomOnly),
+        ],
         ended: false,
     };
     insta::assert_json_snapshot!(stored(&conversation));

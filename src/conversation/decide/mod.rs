@@ -6,7 +6,8 @@ mod rooms;
 use ruma::{OwnedEventId, OwnedRoomId, UserId};
 
 use super::{
-    Conversation, Effect, EventKind, Home, Input, Notice, Participant, PortalStatus, RoomRole,
+    Conversation, Effect, EventKind, Home, Input, Notice, OnceNotice, Participant, PortalStatus,
+    RoomRole,
 };
 use crate::{clock::Timestamp, ids::Ghost};
 
@@ -188,11 +189,12 @@ impl Transition {
                 }
             }
             EventKind::Unencrypted => self.send_notice(role, Notice::Unencrypted, event.as_str()),
-            // Once per room: every member of such a call sends state again and again.
-            EventKind::MatrixRtc if self.state.rtc_notice_sent_in.contains(&role) => {}
+            // Every member of such a call sends state again and again.
             EventKind::MatrixRtc => {
-                self.state.rtc_notice_sent_in.push(role);
-                self.send_notice(role, Notice::MatrixRtc, "room-call");
+                self.explain_once(role, OnceNotice::MatrixRtc, Notice::MatrixRtc, "room-call");
+            }
+            EventKind::RoomOnly => {
+                self.explain_once(role, OnceNotice::RoomOnly, Notice::RoomOnly, "room-only");
             }
             EventKind::RoomInfo => self.room_info_changed(role, event),
         }
@@ -204,6 +206,14 @@ impl Transition {
 
     fn forward_to(
         &mut self,
+    /// Sends a notice that each room gets once.
+    fn explain_once(&mut self, role: RoomRole, what: OnceNotice, notice: Notice, cause: &str) {
+        if !self.state.notices_sent_in.contains(&(role, what)) {
+            self.state.notices_sent_in.push((role, what));
+            self.send_notice(role, notice, cause);
+        }
+    }
+
         role: RoomRole,
         sender: usize,
         event: &OwnedEventId,
@@ -260,8 +270,8 @@ impl Transition {
             && old != *room
         {
             self.state
-                .rtc_notice_sent_in
-                .retain(|it| *it != RoomRole::Origin);
+                .notices_sent_in
+                .retain(|(it, _)| *it != RoomRole::Origin);
             self.effects.push((old, Effect::LeaveRoom));
         }
         for person in &mut self.state.people {

@@ -35,7 +35,7 @@ fn new_conversation(
         people: Vec::new(),
         started_at: now,
         last_return_at: None,
-        rtc_notice_sent_in: Vec::new(),
+        notices_sent_in: Vec::new(),
         ended: false,
     }
 }
@@ -325,6 +325,17 @@ pub(in crate::engine) fn event_kind(event: &RoomEvent) -> Option<EventKind> {
     let kind = event.kind.as_str();
     if is_matrix_rtc(kind) {
         // A call ends when its state event is emptied.
+/// Returns what a widget is to the people of a conversation. Jitsi is a call, and there is one that
+/// works.
+fn widget_kind(content: &serde_json::Value) -> Option<EventKind> {
+    let kind = content["type"].as_str()?;
+    content["url"].as_str()?;
+    Some(match kind {
+        "jitsi" | "m.jitsi" => EventKind::MatrixRtc,
+        _ => EventKind::RoomOnly,
+    })
+}
+
         let live =
             event.state_key.is_none() || event.content.as_object().is_some_and(|c| !c.is_empty());
         return live.then_some(EventKind::MatrixRtc);
@@ -334,6 +345,16 @@ pub(in crate::engine) fn event_kind(event: &RoomEvent) -> Option<EventKind> {
         return named.then_some(EventKind::RoomInfo);
     }
     match kind {
+    if is_state(event, "m.room.pinned_events") {
+        let pinned = event.content["pinned"].as_array();
+        return pinned
+            .is_some_and(|pinned| !pinned.is_empty())
+            .then_some(EventKind::RoomOnly);
+    }
+    if event.state_key.is_some() && matches!(kind, "im.vector.modular.widgets" | "m.widget") {
+        // A widget is removed by emptying its event.
+        return widget_kind(&event.content);
+    }
         "m.room.encrypted" | "m.reaction" => Some(EventKind::Forwardable),
         "m.room.redaction" => event.redacts.clone().map(|of| EventKind::Redaction { of }),
         // Verification of a ghost is between the person and us, and is not forwarded.

@@ -6,6 +6,7 @@ mod ephemeral;
 mod leaving;
 mod media;
 mod retention;
+mod room_only;
 mod seed;
 mod waiting;
 
