@@ -159,6 +159,10 @@ fn what_waits_in_an_outbox() {
             sender: 0,
             target: RoomRole::Origin,
         },
+        conversation::Effect::RedactCopiesOf {
+            person: 1,
+            target: RoomRole::Portal(2),
+        },
         conversation::Effect::SendNotice {
             notice: Notice::Ended,
             cause: "cause".to_owned(),
@@ -376,11 +380,11 @@ fn what_ghosts_say() {
         },
         Notice::Unencrypted,
         Notice::MatrixRtc,
+        Notice::RoomOnly,
         Notice::NotForwarded {
             text: "text".to_owned(),
         },
         Notice::NobodyThere,
-        Notice::RoomOnly,
         Notice::Full,
         Notice::PersonLeft {
             name: "Alice".to_owned(),

@@ -134,7 +134,9 @@ impl Retry {
                 _ => Self::For(NEEDED),
             },
             Effect::FollowUpgrade { .. } => Self::For(UPGRADE),
-            Effect::EnsurePortal { .. } | Effect::RedactCopy { .. } => Self::For(NEEDED),
+            Effect::EnsurePortal { .. }
+            | Effect::RedactCopy { .. }
+            | Effect::RedactCopiesOf { .. } => Self::For(NEEDED),
             Effect::SendNotice { .. }
             | Effect::SetGhostName { .. }
             | Effect::SyncPortalInfo { .. }

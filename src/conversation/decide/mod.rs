@@ -74,10 +74,16 @@ impl Transition {
                 user,
                 membership,
                 by_others,
+                redacts,
                 ghost,
             } => match membership.as_str() {
                 "join" => self.joined(*role, user, ghost.as_ref()),
-                "leave" | "ban" => self.left(*role, user, *by_others),
+                "leave" | "ban" => {
+                    if *redacts {
+                        self.redact_all_of(*role, user);
+                    }
+                    self.left(*role, user, *by_others);
+                }
                 _ => {}
             },
             Input::PortalCreated { person, room } => self.portal_created(*person, room),
@@ -200,12 +206,6 @@ impl Transition {
         }
     }
 
-    fn forward(&mut self, role: RoomRole, sender: usize, event: &OwnedEventId) {
-        self.forward_to(role, sender, event, self.state.targets_of(role));
-    }
-
-    fn forward_to(
-        &mut self,
     /// Sends a notice that each room gets once.
     fn explain_once(&mut self, role: RoomRole, what: OnceNotice, notice: Notice, cause: &str) {
         if !self.state.notices_sent_in.contains(&(role, what)) {
@@ -214,6 +214,12 @@ impl Transition {
         }
     }
 
+    fn forward(&mut self, role: RoomRole, sender: usize, event: &OwnedEventId) {
+        self.forward_to(role, sender, event, self.state.targets_of(role));
+    }
+
+    fn forward_to(
+        &mut self,
         role: RoomRole,
         sender: usize,
         event: &OwnedEventId,

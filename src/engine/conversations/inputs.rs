@@ -287,8 +287,13 @@ impl Room {
             } else {
                 None
             };
+            let redacts = role == RoomRole::Origin
+                && !conversation.direct
+                && matches!(membership, "leave" | "ban")
+                && self.redacts_with(event, conversation, role).await?;
             return Ok(Some(Input::Member {
                 role,
+                redacts,
                 by_others: event.sender != user,
                 membership: membership.to_owned(),
                 user,
@@ -320,11 +325,6 @@ fn is_state(event: &RoomEvent, kind: &str) -> bool {
     event.kind == kind && event.state_key.as_deref() == Some("")
 }
 
-/// Returns the kind of an event, as far as its unencrypted part shows it.
-pub(in crate::engine) fn event_kind(event: &RoomEvent) -> Option<EventKind> {
-    let kind = event.kind.as_str();
-    if is_matrix_rtc(kind) {
-        // A call ends when its state event is emptied.
 /// Returns what a widget is to the people of a conversation. Jitsi is a call, and there is one that
 /// works.
 fn widget_kind(content: &serde_json::Value) -> Option<EventKind> {
@@ -336,15 +336,15 @@ fn widget_kind(content: &serde_json::Value) -> Option<EventKind> {
     })
 }
 
+/// Returns the kind of an event, as far as its unencrypted part shows it.
+pub(in crate::engine) fn event_kind(event: &RoomEvent) -> Option<EventKind> {
+    let kind = event.kind.as_str();
+    if is_matrix_rtc(kind) {
+        // A call ends when its state event is emptied.
         let live =
             event.state_key.is_none() || event.content.as_object().is_some_and(|c| !c.is_empty());
         return live.then_some(EventKind::MatrixRtc);
     }
-    if event.state_key.is_some() {
-        let named = is_state(event, "m.room.name") || is_state(event, "m.room.topic");
-        return named.then_some(EventKind::RoomInfo);
-    }
-    match kind {
     if is_state(event, "m.room.pinned_events") {
         let pinned = event.content["pinned"].as_array();
         return pinned
@@ -355,6 +355,11 @@ fn widget_kind(content: &serde_json::Value) -> Option<EventKind> {
         // A widget is removed by emptying its event.
         return widget_kind(&event.content);
     }
+    if event.state_key.is_some() {
+        let named = is_state(event, "m.room.name") || is_state(event, "m.room.topic");
+        return named.then_some(EventKind::RoomInfo);
+    }
+    match kind {
         "m.room.encrypted" | "m.reaction" => Some(EventKind::Forwardable),
         "m.room.redaction" => event.redacts.clone().map(|of| EventKind::Redaction { of }),
         // Verification of a ghost is between the person and us, and is not forwarded.

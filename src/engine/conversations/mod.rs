@@ -15,8 +15,9 @@ pub(in crate::engine) mod notices;
 pub(in crate::engine) mod portal;
 pub(in crate::engine) mod portal_info;
 pub(in crate::engine) mod portal_repair;
+pub(in crate::engine) mod removal;
 pub(in crate::engine) mod repository;
 #[cfg(test)]
 pub(in crate::engine) mod tests;
-pub(in crate::engine) mod upgrade;
 pub(in crate::engine) mod typing;
+pub(in crate::engine) mod upgrade;

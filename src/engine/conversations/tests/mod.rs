@@ -5,6 +5,7 @@ mod durability;
 mod ephemeral;
 mod leaving;
 mod media;
+mod removal;
 mod retention;
 mod room_only;
 mod seed;
