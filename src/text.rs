@@ -17,18 +17,76 @@ pub fn clean_name(name: Option<&str>, user: &UserId) -> String {
     }
 }
 
-/// Returns a name fit for our own sentences: no control characters, direction overrides, combining
-/// marks, `@` or `:`, at most 48 characters. Empty if nothing is left.
+/// Maximum number of combining marks after a letter. Vietnamese and Hindi need two or three; more
+/// are written to cover the lines above and below.
+const MARKS_MAX: usize = 4;
+
+/// Maximum length of a name, in characters without their combining marks.
+const NAME_CHARS_MAX: usize = 48;
+
+/// Returns a name fit for our own sentences: no control characters, direction overrides or other
+/// invisible characters, `@` or `:`, few combining marks, at most 48 characters without these. Empty
+/// if nothing is left.
 pub fn clean(text: &str) -> String {
-    let visible = text.chars().take(500).nfc().filter(|c| {
-        !c.is_control() && !is_combining_mark(*c) && !is_invisible(*c) && !matches!(c, '@' | ':')
-    });
+    let shown = text.chars().take(500).filter(|c| !matches!(c, '@' | ':'));
+    let text: String = visible(shown.nfc()).into_iter().nfc().collect();
     let mut out = String::new();
-    for word in visible.take(48).collect::<String>().split_whitespace() {
-        if !out.is_empty() {
+    let (mut letters, mut marks) = (0, 0);
+    for c in text.chars() {
+        if is_combining_mark(c) {
+            let has_letter = out.chars().next_back().is_some_and(|c| !c.is_whitespace());
+            marks += 1;
+            if has_letter && marks <= MARKS_MAX {
+                out.push(c);
+            }
+            continue;
+        }
+        if !joins(c) {
+            letters += 1;
+            marks = 0;
+        }
+        if letters > NAME_CHARS_MAX {
+            break;
+        }
+        if !c.is_whitespace() {
+            out.push(c);
+        } else if !out.is_empty() && !out.ends_with(' ') {
             out.push(' ');
         }
-        out.push_str(word);
+    }
+    // A name that was cut may end with what joined it to the rest.
+    out.trim_end_matches(|c| c == ' ' || is_joiner(c))
+        .to_owned()
+}
+
+/// Returns the characters that people see, with the joiners that their scripts need: U+200C and
+/// U+200D between letters, U+200D and U+FE0F in emoji.
+pub fn visible(text: impl IntoIterator<Item = char>) -> Vec<char> {
+    let seen = |c: &char| !c.is_control() && (!is_invisible(*c) || joins(*c));
+    let all: Vec<char> = text.into_iter().filter(seen).collect();
+    let mut out: Vec<char> = Vec::with_capacity(all.len());
+    // The last letter or emoji, and whether it has a joiner.
+    let (mut before, mut is_joined) = (None, false);
+    for (at, &c) in all.iter().enumerate() {
+        let keeps = match c {
+            '\u{FE0F}' => out.last().is_some_and(|last| is_emoji(*last)),
+            c if is_joiner(c) => {
+                let after = all[at..].iter().copied().find(|c| stands_alone(*c));
+                let between =
+                    |is: fn(char) -> bool| before.is_some_and(is) && after.is_some_and(is);
+                let is_needed = between(joins_letters) || c == '\u{200D}' && between(is_emoji);
+                is_needed && !std::mem::replace(&mut is_joined, is_needed)
+            }
+            c => {
+                if stands_alone(c) {
+                    (before, is_joined) = (Some(c), false);
+                }
+                true
+            }
+        };
+        if keeps {
+            out.push(c);
+        }
     }
     out
 }
@@ -46,6 +104,38 @@ pub fn fit_to_show(id: &str) -> String {
             }
         })
         .collect()
+}
+
+/// Returns whether a character is none that changes the one before it or joins it to the next.
+fn stands_alone(c: char) -> bool {
+    let is_skin_tone = matches!(c, '\u{1F3FB}'..='\u{1F3FF}');
+    !joins(c) && !is_combining_mark(c) && !is_skin_tone
+}
+
+/// Returns whether a character is invisible and has a meaning in some scripts or in emoji.
+fn joins(c: char) -> bool {
+    is_joiner(c) || c == '\u{FE0F}'
+}
+
+/// Returns whether a character says whether its neighbours are joined.
+fn is_joiner(c: char) -> bool {
+    matches!(c, '\u{200C}' | '\u{200D}')
+}
+
+fn is_emoji(c: char) -> bool {
+    matches!(c,
+        '\u{2190}'..='\u{2BFF}' | '\u{3030}' | '\u{303D}' | '\u{3297}' | '\u{3299}'
+        | '\u{1F000}'..='\u{1FAFF}')
+}
+
+/// Returns whether a letter belongs to a script that writes joiners, from Hebrew and Arabic to the
+/// scripts of South and South-East Asia.
+fn joins_letters(c: char) -> bool {
+    c.is_alphanumeric()
+        && matches!(c,
+            '\u{0590}'..='\u{109F}' | '\u{1700}'..='\u{18AF}' | '\u{1900}'..='\u{1C7F}'
+            | '\u{A800}'..='\u{AAFF}' | '\u{ABC0}'..='\u{ABFF}' | '\u{FB1D}'..='\u{FDFF}'
+            | '\u{FE70}'..='\u{FEFC}' | '\u{10A00}'..='\u{11FFF}')
 }
 
 /// Returns whether a character is not seen itself: fillers, variation selectors, tags, and format
@@ -83,7 +173,65 @@ pub fn push_escaped_lines(html: &mut String, text: &str) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    #[test]
+    fn names_keep_the_marks_and_joiners_of_their_scripts() {
+        for name in [
+            "सुनीता देवी",
+            "สมชัย ใจดี",
+            "தமிழ்செல்வி",
+            "শিউলি",
+            "র\u{200d}\u{9cd}যাব",
+            "မြန်မာ",
+            "علی\u{200c}رضا",
+            "שָׁלוֹם",
+            "👩\u{200d}🚀 Ana",
+            "🧑🏽\u{200d}✈\u{fe0f} Bo",
+            "Nguyễn",
+            "Zoë",
+        ] {
+            assert_eq!(clean(name), name);
+        }
+        for (name, shown) in [
+            ("Z\u{200d}o\u{200c}ë", "Zoë"),
+            ("а\u{200d}б", "аб"),
+            ("\u{200d}", ""),
+            ("علی\u{200c} ", "علی"),
+            ("ع\u{200c}\u{200c}\u{200d}ل", "ع\u{200c}ل"),
+            ("👩\u{200d} 🚀", "👩 🚀"),
+            ("\u{301}a \u{302}b", "a b"),
+            ("e\u{200d}\u{301}", "é"),
+            ("a\u{315}\u{315}\u{315}b", "a\u{315}\u{315}\u{315}b"),
+            ("a\u{20dd}", "a\u{20dd}"),
+            ("\u{202e}nimda\u{2066}", "nimda"),
+            ("a\u{fe0f}b", "ab"),
+        ] {
+            assert_eq!(clean(name), shown, "{name:?}");
+        }
+        let covered = format!("a{}b", "\u{315}".repeat(20));
+        assert_eq!(clean(&covered), format!("a{}b", "\u{315}".repeat(4)));
+        let long = "क\u{94d}\u{200d}".repeat(100);
+        let cut = clean(&long);
+        assert_eq!(cut.matches('क').count(), 48);
+        assert!(cut.ends_with('\u{94d}'));
+    }
+
+    proptest! {
+        #[test]
+        fn a_clean_name_stays_as_it_is(
+            name in "[a-e@: कई्\u{93f}ل\u{301}\u{315}\u{200b}-\u{200f}\u{fe0f}👩🚀🏽✈\u{7}]{0,80}|.{0,80}"
+        ) {
+            let once = clean(&name);
+            prop_assert_eq!(clean(&once), once.clone());
+            prop_assert!(!once.contains(['@', ':']));
+            prop_assert!(once.chars().count() <= 48 * (3 + MARKS_MAX));
+            let mut chars = once.chars();
+            prop_assert!(chars.all(|c| !c.is_control() && (!is_invisible(c) || joins(c))));
+        }
+    }
 
     #[test]
     fn text_makes_no_html() {

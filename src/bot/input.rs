@@ -5,7 +5,7 @@ use std::time::Duration;
 use ruma::OwnedEventId;
 use serde_json::Value;
 
-use crate::{clock::Timestamp, text::is_invisible};
+use crate::{clock::Timestamp, text::visible};
 
 /// Maximum length of a command, in characters.
 pub(super) const COMMAND_CHARS_MAX: usize = 1000;
@@ -135,14 +135,14 @@ fn without_quote(text: &str) -> &str {
     rest
 }
 
-/// Removes invisible characters, so that the bot runs what the person sees.
+/// Removes invisible characters, so that the bot runs what the person sees. Joiners that a name needs
+/// stay.
 pub(super) fn clean(line: &str) -> String {
-    let visible: String = line
+    let spaced = line
         .chars()
-        .map(|c| if c.is_whitespace() { ' ' } else { c })
-        .filter(|c| !c.is_control() && !is_invisible(*c))
-        .collect();
-    visible.trim().to_owned()
+        .map(|c| if c.is_whitespace() { ' ' } else { c });
+    let line: String = visible(spaced).into_iter().collect();
+    line.trim().to_owned()
 }
 
 pub(super) fn is_quote_mark(c: char) -> bool {
@@ -178,6 +178,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::text::is_invisible;
 
     fn parse(text: &str) -> Result<CommandLine, CommandLineError> {
         CommandLine::parse(text, |line| Some(line.to_owned()))
@@ -205,6 +206,15 @@ mod tests {
         ] {
             assert_eq!(words(text), ["claim", "sam"], "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_name_keeps_the_joiners_of_its_script() {
+        assert_eq!(
+            words("appear علی\u{200c}رضا 👩\u{200d}🚀"),
+            ["appear", "علی\u{200c}رضا", "👩\u{200d}🚀"]
+        );
+        assert_eq!(words("cl\u{200c}a\u{200d}im s\u{200c}"), ["claim", "s"]);
     }
 
     #[test]
@@ -291,7 +301,10 @@ mod tests {
             if let Ok(CommandLine(words)) = parse(&text) {
                 prop_assert!(!words.is_empty());
                 for word in words {
-                    prop_assert!(!word.chars().any(|c| c.is_control() || is_invisible(c)));
+                    let joiner = |c| matches!(c, '\u{200C}' | '\u{200D}' | '\u{FE0F}');
+                    prop_assert!(!word.chars().any(|c| c.is_control()));
+                    prop_assert!(!word.chars().any(|c| is_invisible(c) && !joiner(c)));
+                    prop_assert!(!word.starts_with(joiner));
                 }
             }
         }

@@ -55,6 +55,7 @@ pub(super) fn build_engine(
             delivery_receipts: config.relay.delivery_receipts,
             remember: config.relay.remember,
             wait_for_key: config.relay.wait_for_key,
+            media_bytes_max: config.relay.media_at_most,
         },
         joins_at_once: config.introductions.joins_at_once,
         strict: config.introductions.strict,

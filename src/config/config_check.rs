@@ -120,6 +120,8 @@ impl ConfigCheck<'_> {
         let at_once = introductions.joins_at_once as u64;
         self.at_least("introductions.joins_at_once", at_once, 1)?;
         self.at_least("reconcile.interval", reconcile.interval.as_secs(), 1)?;
+        let media = self.config.relay.media_at_most;
+        self.at_least("relay.media_at_most", media, 1)?;
         let in_memory = self.config.crypto.machines_in_memory as u64;
         self.at_least("crypto.machines_in_memory", in_memory, 1)
     }

@@ -20,6 +20,7 @@ mod sample;
 pub mod secrets;
 mod sections;
 mod setup;
+mod size;
 mod span;
 mod yaml;
 

@@ -19,7 +19,7 @@ const TITLE: &str = "\
 # that are left out. An unknown option is refused.
 #
 # Relative paths are relative to the folder of this file. Durations are written like 500ms, 10s,
-# 5m, 1h, 90days, 1year.
+# 5m, 1h, 90days, 1year; sizes like 500KiB, 100MiB, 1GiB.
 #
 # This file holds no secrets. The tokens are in the registration, and the key of the database is in
 # a file of its own. The environment variables STONECHAT_AS_TOKEN, STONECHAT_HS_TOKEN,
@@ -80,6 +80,7 @@ pub(super) const OPTIONS: &[(&str, &str)] = &[
     ("relay.delivery_receipts", "Whether a read receipt of the ghost shows that a message has reached the other side."),
     ("relay.remember", "How long Stonechat remembers the ids of an event in both rooms, so that replies, edits, reactions and deletions find their target. If the target is older, they are passed on without it, or their sender is told."),
     ("relay.wait_for_key", "How long a message whose key is missing holds up those behind it. After that its sender is asked to send it again."),
+    ("relay.media_at_most", "The largest file from another homeserver that is passed on, like 500KiB, 100MiB, 1GiB, and never more than the homeserver's own limit. Its sender is told the limit. Files pass through in small pieces, so this costs no memory."),
 
     ("reconcile", "The homeserver can lose events that it pushes, so each ghost asks it now and then for those that it missed."),
     ("reconcile.interval", "How often every ghost asks. Ghosts with open work also ask at every start, before the others."),

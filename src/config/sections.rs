@@ -285,6 +285,9 @@ pub struct RelaySection {
     /// How long a message whose key is missing holds up those behind it.
     #[serde(with = "super::span")]
     pub wait_for_key: Duration,
+    /// Maximum size of a file from another homeserver that is passed on, in bytes.
+    #[serde(with = "super::size")]
+    pub media_at_most: u64,
 }
 
 impl Default for RelaySection {
@@ -294,6 +297,7 @@ impl Default for RelaySection {
             delivery_receipts: true,
             remember: days(365),
             wait_for_key: Duration::from_secs(60),
+            media_at_most: 100 << 20,
         }
     }
 }

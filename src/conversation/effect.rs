@@ -36,6 +36,13 @@ pub enum Effect {
         /// The room of the copy.
         target: RoomRole,
     },
+    /// Redact, in another room, the copies of all events of this room that a person has sent.
+    RedactCopiesOf {
+        /// The person.
+        person: usize,
+        /// The room of the copies.
+        target: RoomRole,
+    },
     /// Send a notice of the service to this room, encrypted.
     SendNotice {
         /// The notice.
@@ -101,6 +108,7 @@ impl Effect {
             Self::EnsurePortal { .. } => "furnish",
             Self::ForwardEvent { .. } => "carry",
             Self::RedactCopy { .. } => "carry-take-back",
+            Self::RedactCopiesOf { .. } => "carry-take-back-all",
             Self::SendNotice { .. } => "relay-say",
             Self::DeclineVerification { .. } => "decline-verification",
             Self::SetGhostName { .. } => "call",

@@ -53,6 +53,8 @@ pub enum Input {
         membership: String,
         /// Whether another user changed it.
         by_others: bool,
+        /// Whether a moderator who removed them has also deleted what they have said.
+        redacts: bool,
         /// If the user is new: the ghost that shows them to the others, its name, and whether it is
         /// made for this conversation only.
         ghost: Option<(Ghost, String, bool)>,
@@ -176,4 +178,6 @@ pub enum EventKind {
     MatrixRtc,
     /// A new name or topic of the room.
     RoomInfo,
+    /// Pinned messages or a widget, which stay in their room.
+    RoomOnly,
 }

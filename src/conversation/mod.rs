@@ -21,4 +21,4 @@ pub use effect::Effect;
 pub use input::{EventKind, Input};
 pub use notice::Notice;
 pub use room_names::{names_at, names_to_remember};
-pub use state::{Conversation, Home, Participant, PortalStatus, RoomRole, Secret};
+pub use state::{Conversation, Home, OnceNotice, Participant, PortalStatus, RoomRole, Secret};

@@ -28,6 +28,8 @@ pub enum Notice {
     Verification,
     /// A MatrixRTC call cannot cross rooms.
     MatrixRtc,
+    /// Pinned messages and widgets stay in their room.
+    RoomOnly,
     /// An event was not forwarded, or not completely.
     NotForwarded {
         /// What happened, and what to do next.
@@ -75,6 +77,11 @@ impl Notice {
                 .to_owned(),
             Self::Verification => TranslateError::Verification.notice_text().to_owned(),
             Self::MatrixRtc => TranslateError::MatrixRtc.notice_text().to_owned(),
+            Self::RoomOnly => {
+                "Pinned messages and widgets stay in this room: the others don't see \
+                               them. What they should see, please send as a message."
+                    .to_owned()
+            }
             Self::NotForwarded { text } => text.clone(),
             Self::Waiting => "Your message is waiting: nobody can read it on the other side at \
                               the moment. I keep trying, and I'll tell you if it can't be \

@@ -28,11 +28,20 @@ pub struct Conversation {
     pub started_at: Timestamp,
     /// The time when the asker was last sent back to the room that they already have.
     pub last_return_at: Option<Timestamp>,
-    /// The rooms that have been told that MatrixRTC calls cannot cross rooms.
+    /// What has been explained in which room.
     #[serde(default)]
-    pub rtc_notice_sent_in: Vec<RoomRole>,
+    pub notices_sent_in: Vec<(RoomRole, OnceNotice)>,
     /// Whether it is over, and its rooms are being left.
     pub ended: bool,
+}
+
+/// A notice that each room gets once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OnceNotice {
+    /// MatrixRTC calls cannot cross rooms.
+    MatrixRtc,
+    /// Pinned messages and widgets cannot cross rooms.
+    RoomOnly,
 }
 
 /// 32 random bytes that are never shown.

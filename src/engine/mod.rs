@@ -159,6 +159,8 @@ pub struct ConversationSettings {
     pub remember: Duration,
     /// How long later messages wait for one whose key has not come.
     pub wait_for_key: Duration,
+    /// Maximum size of a file from another homeserver that is passed on, in bytes.
+    pub media_bytes_max: u64,
 }
 
 impl Default for ConversationSettings {
@@ -167,6 +169,7 @@ impl Default for ConversationSettings {
             delivery_receipts: true,
             remember: Duration::from_secs(365 * 24 * 60 * 60),
             wait_for_key: Duration::from_secs(60),
+            media_bytes_max: 100 << 20,
         }
     }
 }
@@ -241,6 +244,8 @@ struct Inner {
     room_states: messaging::room_cache::RoomStateCache,
     /// The calls that are being made, to see whether they have relays.
     calls: std::sync::Mutex<CallWatch>,
+    /// Who is shown as typing.
+    typing: conversations::typing::TypingStates,
     /// Gap epoch: incremented whenever events may have been lost.
     gap_epoch: AtomicU64,
     /// The number that was next when events may last have been lost.
@@ -294,6 +299,7 @@ impl Engine {
             room_left: Notify::new(),
             room_states: messaging::room_cache::RoomStateCache::default(),
             calls: std::sync::Mutex::default(),
+            typing: conversations::typing::TypingStates::default(),
             gap_epoch: AtomicU64::new(0),
             last_gap_at: AtomicU64::new(0),
             gap_checked_at: std::sync::Mutex::default(),
@@ -332,8 +338,7 @@ impl Engine {
         let ephemeral = std::mem::take(&mut body.ephemeral);
         self.accept_transaction(body).await?;
         if !ephemeral.is_empty() && self.0.started.load(Ordering::Acquire) {
-            let engine = self.clone();
-            self.spawn(async move { engine.forward_ephemeral(ephemeral).await });
+            self.forward_ephemeral(ephemeral);
         }
         Ok(())
     }

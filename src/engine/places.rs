@@ -8,13 +8,14 @@
 //!   memberships at a time for one application service (its `member_as_limiter`), and goes on with
 //!   a change after we have stopped waiting for it. Without [`ABROAD_AT_ONCE`] a few servers that
 //!   accept a connection and never answer would hold up everything that ghosts do.
+//! * A **transfer** is one file on its way from another server to the homeserver.
 //!
 //! The inviter decides which server has to be asked: room ids can be made up, and name no server
 //! from room version 12 on.
 
 use std::{future::Future, sync::Arc};
 
-use ruma::{OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
+use ruma::{MxcUri, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
 use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -22,7 +23,7 @@ use crate::{
     directory::host_of,
     engine::{Engine, EngineError, keyed::Keyed},
     ids::Person,
-    matrix::MatrixError,
+    matrix::{MEDIA_BEGINS_WITHIN, MatrixError},
 };
 
 /// Maximum number of places that rooms of one other server hold.
@@ -33,6 +34,11 @@ const ABROAD_AT_ONCE: usize = 6;
 /// Maximum number of requests abroad at a time to one server.
 const ABROAD_TO_A_SERVER: usize = 2;
 
+/// Maximum number of files that are transferred at a time.
+const MEDIA_AT_ONCE: usize = 12;
+/// Maximum number of files of one server that are transferred at a time.
+const MEDIA_OF_A_SERVER: usize = 4;
+
 /// The places, and the requests abroad.
 #[derive(Debug)]
 pub(super) struct Places {
@@ -40,6 +46,7 @@ pub(super) struct Places {
     at_home: Arc<Semaphore>,
     elsewhere: Bounded,
     abroad: Bounded,
+    media: Bounded,
 }
 
 /// A place. Dropping it frees it.
@@ -88,6 +95,7 @@ impl Places {
             at_home: Arc::new(Semaphore::new(places)),
             elsewhere: Bounded::new(places, PLACES_OF_A_SERVER),
             abroad: Bounded::new(ABROAD_AT_ONCE, ABROAD_TO_A_SERVER),
+            media: Bounded::new(MEDIA_AT_ONCE, MEDIA_OF_A_SERVER),
         }
     }
 
@@ -107,6 +115,17 @@ impl Engine {
     pub(super) async fn place_for(&self, inviter: &UserId) -> Result<Place, EngineError> {
         let place = self.0.places.acquire(inviter.server_name());
         self.unless_stopping(place).await
+    }
+
+    /// Waits for a place for the transfer of a file, as long as for its first byte.
+    pub(super) async fn place_for_media(&self, uri: &MxcUri) -> Result<Place, EngineError> {
+        let server = uri.server_name();
+        let server = server.map_err(|error| MatrixError::Request(error.to_string()))?;
+        let place = self.unless_stopping(self.0.places.media.acquire(server));
+        let place = tokio::time::timeout(MEDIA_BEGINS_WITHIN, place).await;
+        place.unwrap_or(Err(
+            MatrixError::MediaUnavailable { retry_after: None }.into()
+        ))
     }
 
     /// Joins a room to which this person invites.

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     bot::{self, NoticeText},
-    conversation::{Home, Notice, Participant, PortalStatus, RoomRole, Secret},
+    conversation::{Home, Notice, OnceNotice, Participant, PortalStatus, RoomRole, Secret},
     introduction::{
         Admission, Introduction, IntroductionNotice, Invite, PendingEvent, Phase, Reason, WaitFor,
     },
@@ -171,6 +171,10 @@ fn what_waits_in_an_outbox() {
             of: event(),
             sender: 0,
             target: RoomRole::Origin,
+        },
+        conversation::Effect::RedactCopiesOf {
+            person: 1,
+            target: RoomRole::Portal(2),
         },
         conversation::Effect::SendNotice {
             notice: Notice::Ended,
@@ -424,6 +428,7 @@ fn what_ghosts_say() {
         Notice::Unencrypted,
         Notice::Verification,
         Notice::MatrixRtc,
+        Notice::RoomOnly,
         Notice::NotForwarded {
             text: "text".to_owned(),
         },
@@ -471,7 +476,10 @@ fn a_conversation() {
         people,
         started_at: AT,
         last_return_at: Some(AT),
-        rtc_notice_sent_in: vec![RoomRole::Origin, RoomRole::Portal(1)],
+        notices_sent_in: vec![
+            (RoomRole::Origin, OnceNotice::MatrixRtc),
+            (RoomRole::Portal(1), OnceNotice::RoomOnly),
+        ],
         ended: false,
     };
     insta::assert_json_snapshot!(stored(&conversation));

@@ -26,7 +26,7 @@ use crate::{
         room::{Failing, Room},
     },
     introduction::{self, Rules},
-    matrix::Fate,
+    matrix::{Fate, MatrixError},
 };
 
 /// The first pause after a failure; it doubles with each further one.
@@ -43,6 +43,8 @@ pub(in crate::engine) const OUTAGE: Duration = Duration::from_secs(60 * 60);
 const OPTIONAL: Duration = Duration::from_secs(30);
 /// How long a step is tried that later steps depend on.
 const NEEDED: Duration = Duration::from_secs(10 * 60);
+/// How long a file is tried to be fetched from the server that has it.
+const MEDIA: Duration = Duration::from_secs(60);
 /// How long a ghost tries to join. Only the asker knows of it yet.
 const JOIN: Duration = Duration::from_secs(2 * 60);
 /// How long a ghost tries to join the successor of a room. Clients invite at once.
@@ -143,10 +145,14 @@ impl Retry {
                 EngineError::Encrypt(error) if error.is_about_readers() => {
                     Self::DespiteRefusalFor(rules.wait_for_owner)
                 }
+                // A server that keeps its files back must not hold up other messages.
+                EngineError::Matrix(MatrixError::MediaUnavailable { .. }) => Self::For(MEDIA),
                 _ => Self::For(NEEDED),
             },
             Effect::FollowUpgrade { .. } => Self::For(UPGRADE),
-            Effect::EnsurePortal { .. } | Effect::RedactCopy { .. } => Self::For(NEEDED),
+            Effect::EnsurePortal { .. }
+            | Effect::RedactCopy { .. }
+            | Effect::RedactCopiesOf { .. } => Self::For(NEEDED),
             Effect::SendNotice { .. }
             | Effect::DeclineVerification { .. }
             | Effect::SetGhostName { .. }

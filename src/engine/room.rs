@@ -81,13 +81,20 @@ pub(super) struct Room {
     /// The effects that may be seen by others before they are durable.
     pub replayable: ReplayableEffects,
     /// The files that were uploaded for the event that is being forwarded.
-    pub uploaded: Uploaded,
+    pub uploaded: UploadedMedia,
     /// The delivery receipts to be sent.
     pub deliveries: DeliveryReceipts,
 }
 
-/// The event that is being forwarded, and the new addresses of its files by the old ones.
-pub(super) type Uploaded = (Option<OwnedEventId>, HashMap<String, String>);
+/// The files of the event that is being forwarded. A message may be retried for days, and goes to
+/// several portals: each of its files is fetched once.
+#[derive(Default)]
+pub(super) struct UploadedMedia {
+    /// The event.
+    pub event: Option<OwnedEventId>,
+    /// The new addresses by the old ones; `None` for what the event goes without.
+    pub addresses: HashMap<String, Option<String>>,
+}
 
 /// The newest message of a room that has reached the others, for a delivery receipt.
 #[derive(Clone, Default)]

@@ -76,6 +76,19 @@ pub enum MatrixError {
         /// The limit in bytes.
         limit: usize,
     },
+    /// A file is larger than what we transfer, or than what the homeserver takes.
+    #[error("the file is too large")]
+    MediaTooLarge {
+        /// The limit in bytes, if it is known.
+        limit: Option<u64>,
+    },
+    /// A file could not be had, although the homeserver answers: the server that has it is away or
+    /// slow, or no longer has it.
+    #[error("the file cannot be fetched")]
+    MediaUnavailable {
+        /// How long the homeserver asked us to wait.
+        retry_after: Option<Duration>,
+    },
     /// The answer does not follow the specification.
     #[error("the homeserver's answer cannot be understood: {0}")]
     Unexpected(String),
@@ -100,12 +113,15 @@ impl MatrixError {
     pub fn fate(&self) -> Fate {
         match self {
             Self::Unreachable(_) | Self::RateLimited { .. } => Fate::Away,
-            Self::TimedOut | Self::Failing { .. } => Fate::Failing,
+            Self::TimedOut | Self::Failing { .. } | Self::MediaUnavailable { .. } => Fate::Failing,
             Self::Unexpected(_) => Fate::Unclear,
             Self::Refused {
                 status, errcode, ..
             } if errcode.is_none() || *status == StatusCode::UNAUTHORIZED => Fate::Unclear,
-            Self::Refused { .. } | Self::TooLong { .. } | Self::Request(_) => Fate::Final,
+            Self::Refused { .. }
+            | Self::TooLong { .. }
+            | Self::MediaTooLarge { .. }
+            | Self::Request(_) => Fate::Final,
         }
     }
 
@@ -129,7 +145,9 @@ impl MatrixError {
     /// Returns how long the homeserver asked us to wait before the next try.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::RateLimited { retry_after } | Self::Failing { retry_after, .. } => *retry_after,
+            Self::RateLimited { retry_after }
+            | Self::MediaUnavailable { retry_after }
+            | Self::Failing { retry_after, .. } => *retry_after,
             _ => None,
         }
     }

@@ -18,11 +18,12 @@ use ruma::{
 };
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, de::DeserializeOwned};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 use url::Url;
 
 use super::{
     MatrixError,
+    answer::AnswerStream,
     bounds::DeadLetter,
     json_stream::{JsonStream, Match, Selector},
 };
@@ -107,7 +108,18 @@ struct Inner {
     versions: SupportedVersions,
     options: HomeserverOptions,
     dead_letters: Mutex<Vec<DeadLetter>>,
+    upload_limit: Mutex<Option<UploadLimit>>,
 }
+
+/// The homeserver's limit of the size of a file in bytes, if it has one, and when we asked for it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct UploadLimit {
+    pub(super) asked: Instant,
+    pub(super) bytes: Option<u64>,
+}
+
+/// How long the homeserver has to show that it answers.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Maximum number of dead letters that wait to be noted.
 const DEAD_LETTERS_MAX: usize = 1000;
@@ -169,13 +181,9 @@ impl Homeserver {
             },
             options,
             dead_letters: Mutex::default(),
+            upload_limit: Mutex::default(),
         };
-        let address = inner.address(&["_matrix", "client", "versions"], &[])?;
-        let request = inner
-            .http
-            .get(address)
-            .build()
-            .map_err(MatrixError::from_transport)?;
+        let request = inner.versions_request()?;
         let timeout = inner.options.request_timeout;
         let answer = inner.execute(request, timeout, MIB).await?;
         let answer: VersionsResponse = parse_json(answer.body())?;
@@ -286,6 +294,19 @@ impl Homeserver {
         query: &[(&str, &str)],
         waiting: Duration,
     ) -> Result<AnswerStream, MatrixError> {
+        let request = self.request(Method::GET, who, path, query)?;
+        let begins_within = self.0.options.request_timeout.saturating_add(waiting);
+        self.open(request, begins_within).await
+    }
+
+    /// Begins a request as `who`.
+    pub(super) fn request(
+        &self,
+        method: Method,
+        who: Actor<'_>,
+        path: &[&str],
+        query: &[(&str, &str)],
+    ) -> Result<reqwest::RequestBuilder, MatrixError> {
         let inner = &*self.0;
         let mut address = inner.address(path, query)?;
         {
@@ -295,15 +316,20 @@ impl Homeserver {
                 pairs.append_pair("device_id", device.as_str());
             }
         }
-        let request = inner
-            .http
-            .request(Method::GET, address)
-            .bearer_auth(inner.token.expose_secret())
-            .build()
-            .map_err(MatrixError::from_transport)?;
+        let request = inner.http.request(method, address);
+        Ok(request.bearer_auth(inner.token.expose_secret()))
+    }
+
+    /// Makes a request whose answer is read as it arrives, and has to begin within this time.
+    pub(super) async fn open(
+        &self,
+        request: reqwest::RequestBuilder,
+        begins_within: Duration,
+    ) -> Result<AnswerStream, MatrixError> {
+        let inner = &*self.0;
+        let request = request.build().map_err(MatrixError::from_transport)?;
         let options = &inner.options;
-        let began = options.request_timeout.saturating_add(waiting);
-        let response = timeout(began, inner.http.execute(request))
+        let response = timeout(begins_within, inner.http.execute(request))
             .await
             .map_err(|_| MatrixError::TimedOut)?
             .map_err(MatrixError::from_transport)?;
@@ -319,6 +345,35 @@ impl Homeserver {
             return Err(error_of(status, &headers, &body));
         }
         Ok(answer)
+    }
+
+    /// Makes a request and returns its answer, which has to be complete within
+    /// [`HomeserverOptions::stream_timeout`].
+    pub(super) async fn execute(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> Result<Vec<u8>, MatrixError> {
+        let request = request.build().map_err(MatrixError::from_transport)?;
+        let options = &self.0.options;
+        let (timeout, limit) = (options.stream_timeout, options.answer_bytes_max);
+        Ok(self.0.execute(request, timeout, limit).await?.into_body())
+    }
+
+    /// Returns whether the homeserver answers at all.
+    pub(super) async fn is_answering(&self) -> bool {
+        let request = self.0.versions_request();
+        let answer = async { self.0.execute(request?, PROBE_TIMEOUT, MIB).await };
+        answer.await.is_ok()
+    }
+
+    /// Returns how long the homeserver may take to answer, or to go on with what it has begun.
+    pub(super) fn request_timeout(&self) -> Duration {
+        self.0.options.request_timeout
+    }
+
+    /// Returns what is known about the largest file that the homeserver takes.
+    pub(super) fn upload_limit(&self) -> &Mutex<Option<UploadLimit>> {
+        &self.0.upload_limit
     }
 
     /// Makes a `GET` and hands the values that `selectors` name to `on_match`, as they arrive.
@@ -355,39 +410,6 @@ impl Homeserver {
     }
 }
 
-/// An answer that is read as it arrives.
-#[derive(Debug)]
-pub(super) struct AnswerStream {
-    response: reqwest::Response,
-    /// How long the next chunk may take.
-    pause: Duration,
-    /// When the whole answer has to be there.
-    deadline: Instant,
-}
-
-impl AnswerStream {
-    /// Returns the next chunk; `None` at the end.
-    pub(super) async fn chunk(&mut self) -> Result<Option<bytes::Bytes>, MatrixError> {
-        let latest = self.deadline.min(Instant::now() + self.pause);
-        match timeout_at(latest, self.response.chunk()).await {
-            Ok(chunk) => chunk.map_err(MatrixError::from_transport),
-            Err(_) => Err(MatrixError::TimedOut),
-        }
-    }
-
-    /// Returns the rest of the answer.
-    async fn read_rest(&mut self, limit: usize) -> Result<Vec<u8>, MatrixError> {
-        let mut body = Vec::new();
-        while let Some(chunk) = self.chunk().await? {
-            if body.len() + chunk.len() > limit {
-                return Err(MatrixError::TooLong { limit });
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(body)
-    }
-}
-
 impl Inner {
     fn address(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Url, MatrixError> {
         let mut address = self.base.clone();
@@ -400,6 +422,12 @@ impl Inner {
             address.query_pairs_mut().extend_pairs(query);
         }
         Ok(address)
+    }
+
+    fn versions_request(&self) -> Result<reqwest::Request, MatrixError> {
+        let address = self.address(&["_matrix", "client", "versions"], &[])?;
+        let request = self.http.get(address).build();
+        request.map_err(MatrixError::from_transport)
     }
 
     async fn execute(
@@ -442,7 +470,7 @@ fn error_of(status: StatusCode, headers: &http::HeaderMap, body: &[u8]) -> Matri
     MatrixError::from_answer(status, headers, body)
 }
 
-fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, MatrixError> {
+pub(super) fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, MatrixError> {
     serde_json::from_slice(body).map_err(|error| {
         // The error's message may quote the body, so only its place is kept.
         MatrixError::Unexpected(format!("line {}, column {}", error.line(), error.column()))

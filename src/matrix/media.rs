@@ -1,41 +1,231 @@
-//! Media, downloaded from and uploaded to the homeserver unchanged.
+//! Media, transferred from wherever they are to the homeserver, a chunk at a time.
 
-use ruma::{
-    MxcUri, OwnedMxcUri,
-    api::client::{authenticated_media::get_content, media::create_content},
+use std::{
+    io,
+    sync::{MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use super::{Actor, Homeserver, MatrixError};
+use bytes::Bytes;
+use futures_util::stream;
+use http::{
+    Method, StatusCode,
+    header::{ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE},
+};
+use ruma::{MxcUri, OwnedMxcUri, api::client::authenticated_media::get_media_config};
+use serde::Deserialize;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
 
-/// Maximum size of a file that is downloaded, in bytes.
-pub const MEDIA_BYTES_MAX: usize = 100 << 20;
+use super::{
+    Actor, Homeserver, MatrixError,
+    answer::AnswerStream,
+    homeserver::{UploadLimit, parse_json},
+};
+
+/// How long the homeserver may take until it begins to send a file, which it may have to fetch from
+/// another server.
+pub const MEDIA_BEGINS_WITHIN: Duration = Duration::from_secs(20);
+
+/// How long the homeserver's limit is taken for known.
+const LIMIT_HOLDS_FOR: Duration = Duration::from_secs(60 * 60);
+
+/// Maximum length of a media type, in bytes.
+const CONTENT_TYPE_BYTES_MAX: usize = 100;
+
+#[derive(Deserialize)]
+struct UploadAnswer {
+    content_uri: OwnedMxcUri,
+}
+
+const UNAVAILABLE: MatrixError = MatrixError::MediaUnavailable { retry_after: None };
 
 impl Homeserver {
-    /// Downloads a file.
-    pub async fn download_media(
+    /// Uploads a file that may be on any server to our homeserver, without a name. Only the chunks
+    /// that are on their way are in memory.
+    ///
+    /// Without `content_type`, the file keeps the type with which it is downloaded.
+    ///
+    /// # Errors
+    ///
+    /// [`MatrixError::MediaTooLarge`] if it has more than `bytes_max`, or more than the homeserver
+    /// takes; [`MatrixError::MediaUnavailable`] if it cannot be had now.
+    pub async fn transfer_media(
         &self,
         who: Actor<'_>,
         uri: &MxcUri,
-    ) -> Result<Vec<u8>, MatrixError> {
-        let request = get_content::v1::Request::from_uri(uri)
-            .map_err(|error| MatrixError::Request(error.to_string()))?;
-        let answer = self.send(who, request).await?;
-        if answer.file.len() > MEDIA_BYTES_MAX {
-            return Err(MatrixError::Request("the file is too large".to_owned()));
-        }
-        Ok(answer.file)
+        content_type: Option<&str>,
+        bytes_max: u64,
+    ) -> Result<OwnedMxcUri, MatrixError> {
+        let own = self.upload_bytes_max(who).await;
+        let limit = own.map_or(bytes_max, |own| own.min(bytes_max));
+        let within = |length: u64| match length <= limit {
+            true => Ok(length),
+            false => Err(MatrixError::MediaTooLarge { limit: Some(limit) }),
+        };
+        let mut download = self.download(who, uri).await?;
+        let length = match download.length() {
+            Some(length) => within(length)?,
+            // An upload has to begin with its length, so the file is read twice.
+            None => {
+                let mut length = 0;
+                while let Some(chunk) = next_chunk(&mut download).await? {
+                    length = within(length + chunk.len() as u64)?;
+                }
+                download = self.download(who, uri).await?;
+                length
+            }
+        };
+        let downloaded = download
+            .header(CONTENT_TYPE)
+            .filter(|kind| is_media_type(kind));
+        let content_type = content_type.or(downloaded);
+        let content_type = content_type
+            .unwrap_or("application/octet-stream")
+            .to_owned();
+        self.upload(who, download, length, &content_type).await
     }
 
-    /// Uploads a file, without a name and of no particular type.
-    pub async fn upload_media(
+    async fn download(&self, who: Actor<'_>, uri: &MxcUri) -> Result<AnswerStream, MatrixError> {
+        let (server, id) = uri
+            .parts()
+            .map_err(|error| MatrixError::Request(error.to_string()))?;
+        let path = ["_matrix", "client", "v1", "media", "download"];
+        let path = [path.as_slice(), &[server.as_str(), id]].concat();
+        let waits = MEDIA_BEGINS_WITHIN.as_millis().to_string();
+        let request = self.request(Method::GET, who, &path, &[("timeout_ms", &waits)])?;
+        // A compressed answer would have no length.
+        let request = request.header(ACCEPT_ENCODING, "identity");
+        match self.open(request, MEDIA_BEGINS_WITHIN).await {
+            Ok(download) => Ok(download),
+            Err(error) => Err(self.why_unavailable(error).await),
+        }
+    }
+
+    /// Tells a file that cannot be had from a homeserver that does not answer.
+    async fn why_unavailable(&self, error: MatrixError) -> MatrixError {
+        match &error {
+            MatrixError::Unreachable(cause) if cause.is_connect() => error,
+            MatrixError::Request(_) => error,
+            MatrixError::Refused { status, .. } if *status == StatusCode::UNAUTHORIZED => error,
+            // A proxy answers like this when the homeserver is away, but also when only the part of
+            // it is that has the media.
+            MatrixError::TimedOut | MatrixError::Failing { errcode: None, .. }
+                if !self.is_answering().await =>
+            {
+                error
+            }
+            _ => MatrixError::MediaUnavailable {
+                retry_after: error.retry_after(),
+            },
+        }
+    }
+
+    /// Uploads what is being downloaded. At most two chunks wait here.
+    async fn upload(
         &self,
         who: Actor<'_>,
-        bytes: Vec<u8>,
+        download: AnswerStream,
+        length: u64,
+        content_type: &str,
     ) -> Result<OwnedMxcUri, MatrixError> {
-        let mut request = create_content::v3::Request::new(bytes);
-        request.content_type = Some("application/octet-stream".to_owned());
-        self.send(who, request)
-            .await
-            .map(|answer| answer.content_uri)
+        let (chunks, taken) = mpsc::channel::<Bytes>(1);
+        let body = stream::unfold(taken, |mut taken| async {
+            let chunk = taken.recv().await?;
+            Some((Ok::<_, io::Error>(chunk), taken))
+        });
+        let path = ["_matrix", "media", "v3", "upload"];
+        let request = self
+            .request(Method::POST, who, &path, &[])?
+            .header(CONTENT_TYPE, content_type)
+            .header(CONTENT_LENGTH, length)
+            .body(reqwest::Body::wrap_stream(body));
+        let mut upload = std::pin::pin!(self.execute(request));
+        // Dropping the upload ends it, so that nothing is left of a file that is cut off.
+        let answer = tokio::select! {
+            answer = &mut upload => answer,
+            passed_on = pass_on(download, length, &chunks, self.request_timeout()) => {
+                passed_on?;
+                drop(chunks);
+                timeout(self.request_timeout(), upload)
+                    .await
+                    .map_err(|_| MatrixError::TimedOut)?
+            }
+        };
+        match answer {
+            Ok(answer) => Ok(parse_json::<UploadAnswer>(&answer)?.content_uri),
+            Err(MatrixError::Refused { status, .. }) if status == StatusCode::PAYLOAD_TOO_LARGE => {
+                Err(MatrixError::MediaTooLarge { limit: None })
+            }
+            // A proxy with a limit of its own may break the connection.
+            Err(MatrixError::Unreachable(cause)) if !cause.is_connect() => Err(UNAVAILABLE),
+            Err(error) => Err(error),
+        }
     }
+
+    /// Returns the homeserver's limit of the size of a file, if it has one and says so.
+    async fn upload_bytes_max(&self, who: Actor<'_>) -> Option<u64> {
+        let known = *self.known_limit();
+        if let Some(known) = known.filter(|known| known.asked.elapsed() < LIMIT_HOLDS_FOR) {
+            return known.bytes;
+        }
+        let bytes = match self.send(who, get_media_config::v1::Request::new()).await {
+            Ok(answer) => Some(answer.upload_size.into()),
+            Err(error) if error.is_temporary() => return known.and_then(|known| known.bytes),
+            Err(_) => None,
+        };
+        let asked = Instant::now();
+        *self.known_limit() = Some(UploadLimit { asked, bytes });
+        bytes
+    }
+
+    fn known_limit(&self) -> MutexGuard<'_, Option<UploadLimit>> {
+        let known = self.upload_limit().lock();
+        known.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Returns the next chunk of a file.
+async fn next_chunk(download: &mut AnswerStream) -> Result<Option<Bytes>, MatrixError> {
+    download.chunk().await.map_err(|_| UNAVAILABLE)
+}
+
+/// Passes a download on to an upload, which may take each chunk as late as `pause`.
+async fn pass_on(
+    mut download: AnswerStream,
+    length: u64,
+    upload: &mpsc::Sender<Bytes>,
+    pause: Duration,
+) -> Result<(), MatrixError> {
+    let mut passed = 0;
+    while let Some(chunk) = next_chunk(&mut download).await? {
+        passed += chunk.len() as u64;
+        if passed > length {
+            return Err(UNAVAILABLE);
+        }
+        match timeout(pause, upload.send(chunk)).await {
+            Ok(Ok(())) => {}
+            // The upload has its answer already.
+            Ok(Err(_)) => return Ok(()),
+            Err(_) => return Err(MatrixError::TimedOut),
+        }
+    }
+    if passed == length {
+        Ok(())
+    } else {
+        Err(UNAVAILABLE)
+    }
+}
+
+/// Returns whether a text is a media type without parameters.
+pub fn is_media_type(text: &str) -> bool {
+    let name = |part: &str| {
+        let known = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'+' | b'-' | b'_');
+        !part.is_empty() && part.bytes().all(known)
+    };
+    let parts = text.split_once('/');
+    text.len() <= CONTENT_TYPE_BYTES_MAX
+        && parts.is_some_and(|(kind, subtype)| name(kind) && name(subtype))
 }

@@ -12,6 +12,7 @@
 //! Nothing here retries, apart from joins that come too early: the caller knows how long an answer
 //! is worth waiting for.
 
+mod answer;
 pub mod bounds;
 mod devices;
 mod ephemeral;
@@ -30,6 +31,8 @@ pub mod transaction;
 mod users;
 
 #[cfg(test)]
+mod media_tests;
+#[cfg(test)]
 mod proxy_tests;
 #[cfg(test)]
 mod tests;
@@ -38,6 +41,7 @@ pub use devices::ToDeviceMessages;
 pub use ephemeral::Receipt;
 pub use error::{Fate, MatrixError};
 pub use homeserver::{Actor, Homeserver, HomeserverOptions, install_crypto_provider};
+pub use media::{MEDIA_BEGINS_WITHIN, is_media_type};
 pub use room_state::{MEGOLM, RoomState, RoomText, Rotation};
 pub use rooms::JoinedMembers;
 pub use sync::{JoinedRoom, SyncPage, SyncStream};

@@ -177,6 +177,11 @@ impl RoomState {
         self.power(user) >= self.level("invite", 0)
     }
 
+    /// Returns whether this user may redact the events of others.
+    pub fn may_redact(&self, user: &UserId) -> bool {
+        self.power(user) >= self.level("redact", 50)
+    }
+
     /// Returns whether this user may send state of this type.
     pub fn may_send_state(&self, user: &UserId, event_type: &str) -> bool {
         let default = self.level(

@@ -2,13 +2,16 @@
 
 use serde_json::{Map, Value};
 
-use super::{html, scrub::Scrubber};
+use super::{html, profile::is_profile, scrub::Scrubber};
 
 impl Scrubber<'_> {
     /// Translates the value of a key.
     pub(super) fn value(&self, key: &str, value: &Value) -> Value {
         match value {
             Value::String(text) if is_html(key) => Value::String(html::plainly(self, text)),
+            Value::String(text) if is_prose(key) && !self.profile.is_empty() => {
+                Value::String(self.text(&self.profile.without_name(text)))
+            }
             Value::String(text) if is_prose(key) => Value::String(self.text(text)),
             Value::String(text) => Value::String(self.token(text)),
             Value::Array(values) => values.iter().map(|value| self.value(key, value)).collect(),
@@ -71,6 +74,5 @@ fn is_personal(key: &str) -> bool {
             | "display_name"
             | "avatar_url"
     ) || key.starts_with("io.element.")
-        || key.starts_with("org.matrix.msc4144")
-        || key.contains("per_message_profile")
+        || is_profile(key)
 }

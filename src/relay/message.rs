@@ -89,9 +89,22 @@ fn body(scrub: &Scrubber<'_>, content: &Map<String, Value>, may_quote: bool) -> 
         }
     }
     let mut out = scrub.fields(&own);
+    let has_text = out
+        .get("body")
+        .and_then(Value::as_str)
+        .is_some_and(|body| !body.trim().is_empty());
     for (key, html) in html {
-        if let Some(html) = html {
-            out.insert(key, Value::String(html.html));
+        match html {
+            // Clients that prefer HTML would show an empty message.
+            Some(html) if html.is_blank && has_text => {
+                if key == "formatted_body" {
+                    out.remove("format");
+                }
+            }
+            Some(html) => {
+                out.insert(key, Value::String(html.html));
+            }
+            None => {}
         }
     }
     if let Some(mentions) = mentions {

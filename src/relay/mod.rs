@@ -13,10 +13,12 @@ pub(crate) mod fuzz;
 mod html;
 mod identifiers;
 mod linked_people;
+mod media;
 mod message;
 #[cfg(any(test, fuzzing))]
 mod oracle;
 mod outcome;
+mod profile;
 mod relation;
 mod room_text;
 mod scrub;
@@ -28,7 +30,9 @@ mod tests;
 pub use calls::{ages, has_relay};
 pub use context::{Alias, Context, EventMapping, Masking};
 pub use linked_people::linked_people;
-pub use outcome::{MediaToReupload, SenderRemark, TranslateError, Translated};
+pub use media::{MediaToReupload, MediaUse, remove_media};
+pub use outcome::{SenderRemark, TranslateError, Translated};
+pub use profile::without_profile_name;
 pub use room_text::{NAME_CHARS_MAX, Names, TOPIC_CHARS_MAX, translate_room_text};
 pub use translate::translate;
 

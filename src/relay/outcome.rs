@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use super::media::MediaToReupload;
+
 /// A translated event, ready to be sent to the other room.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Translated {
@@ -13,15 +15,6 @@ pub struct Translated {
     pub media_to_reupload: Vec<MediaToReupload>,
     /// The remarks to the sender.
     pub remarks: Vec<SenderRemark>,
-}
-
-/// Media whose address names another homeserver.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MediaToReupload {
-    /// The JSON pointer of the address in the content (RFC 6901).
-    pub pointer: String,
-    /// The address (`mxc://…`).
-    pub uri: String,
 }
 
 /// A remark to the sender of a forwarded event.

@@ -4,7 +4,7 @@
 //! people's own names are replaced as well as their Matrix IDs.
 
 use ruma::UserId;
-use unicode_normalization::UnicodeNormalization as _;
+use unicode_normalization::{UnicodeNormalization as _, char::is_combining_mark};
 
 use super::{context::Context, final_check::FinalCheck, scrub::Scrubber};
 use crate::text::{clean, is_invisible};
@@ -38,7 +38,7 @@ impl Names {
         // An é can be one letter, or two that look like it.
         let called: String = called.unwrap_or_default().nfc().collect();
         let parts: Vec<&str> = called
-            .split(|c: char| !c.is_alphanumeric())
+            .split(|c: char| !c.is_alphanumeric() && !is_combining_mark(c) && !is_invisible(c))
             .filter(|part| !part.is_empty())
             .collect();
         let named = [called.trim(), user.localpart()];

@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::{
     context::Context,
     identifiers::{IdentifierKind, Identifiers, link},
+    profile::ProfileNames,
 };
 
 /// The mark in place of something that was redacted.
@@ -24,6 +25,8 @@ pub(super) enum Replacement {
 /// Replaces identifiers that must not come out.
 pub(super) struct Scrubber<'a> {
     pub(super) context: &'a Context<'a>,
+    /// The names in the profiles of the event itself.
+    pub(super) profile: ProfileNames,
     identifiers: Identifiers,
     mentions: Vec<String>,
 }
@@ -32,9 +35,16 @@ impl<'a> Scrubber<'a> {
     pub(super) fn new(context: &'a Context<'a>) -> Self {
         Self {
             context,
+            profile: ProfileNames::default(),
             identifiers: Identifiers::of(context),
             mentions: context.aliases.iter().map(|p| p.mention()).collect(),
         }
+    }
+
+    /// Also takes out the names that the profiles in an event put before its text.
+    pub(super) fn with_profile(mut self, profile: ProfileNames) -> Self {
+        self.profile = profile;
+        self
     }
 
     /// Returns how a text mentions a participant.

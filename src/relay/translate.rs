@@ -5,20 +5,19 @@ use serde_json::{Map, Value};
 use super::{
     CONTENT_BYTES_MAX, calls,
     context::Context,
-    fields::{is_html, is_prose},
+    fields::is_html,
     final_check::FinalCheck,
+    media::{REUPLOADS_MAX, media_in},
     message,
-    outcome::{MediaToReupload, SenderRemark, TranslateError, Translated},
+    outcome::{SenderRemark, TranslateError, Translated},
+    profile::ProfileNames,
     relation::OnMissingTarget,
-    scrub::{Scrubber, is_content},
+    scrub::Scrubber,
 };
 use crate::matrix::event_type::is_matrix_rtc;
 
 /// Maximum nesting depth of an event's content.
 const CONTENT_DEPTH_MAX: usize = 100;
-
-/// Maximum number of media that are uploaded again for one event.
-const REUPLOADS_MAX: usize = 20;
 
 /// How events of a type are handled.
 enum Handling {
@@ -74,7 +73,7 @@ pub(super) fn translate_unchecked(
     {
         return Err(TranslateError::Verification);
     }
-    let scrub = Scrubber::new(context);
+    let scrub = Scrubber::new(context).with_profile(ProfileNames::of(content));
     // Types are named like Java packages: anything else could hide an identifier.
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ':' | '/');
     if event_type.len() > 255
@@ -152,8 +151,7 @@ pub(super) fn finish(
         remarks.push(SenderRemark::WithoutFormatting);
     }
     FinalCheck::of(context).redact(&mut content);
-    let mut media_to_reupload = Vec::new();
-    collect_media("", "", &content, &mut media_to_reupload);
+    let mut media_to_reupload = media_in(&content);
     media_to_reupload.retain(|it| !context.is_local_media(&it.uri));
     if media_to_reupload.len() > REUPLOADS_MAX {
         return Err(TranslateError::TooLong);
@@ -192,28 +190,4 @@ fn without_formatting(content: &mut Value) -> bool {
         .get_mut("m.new_content")
         .is_some_and(without_formatting);
     new || before != content.as_object().map_or(0, Map::len)
-}
-
-/// Collects the addresses of media, outside of what people read.
-fn collect_media(pointer: &str, key: &str, value: &Value, out: &mut Vec<MediaToReupload>) {
-    match value {
-        Value::String(uri) if !is_prose(key) && !is_html(key) && is_content(uri) => {
-            out.push(MediaToReupload {
-                pointer: pointer.to_owned(),
-                uri: uri.clone(),
-            });
-        }
-        Value::Array(values) => {
-            for (index, value) in values.iter().enumerate() {
-                collect_media(&format!("{pointer}/{index}"), key, value, out);
-            }
-        }
-        Value::Object(fields) => {
-            for (key, value) in fields {
-                let step = key.replace('~', "~0").replace('/', "~1");
-                collect_media(&format!("{pointer}/{step}"), key, value, out);
-            }
-        }
-        _ => {}
-    }
 }

@@ -32,7 +32,7 @@ pub(crate) fn conversation(origin: &RoomId) -> Conversation {
         people: Vec::new(),
         started_at: NOW,
         last_return_at: None,
-        rtc_notice_sent_in: Vec::new(),
+        notices_sent_in: Vec::new(),
         ended: false,
     }
 }

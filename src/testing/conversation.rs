@@ -69,7 +69,7 @@ impl ConversationBuilder {
             people: Vec::new(),
             started_at: Timestamp(0),
             last_return_at: None,
-            rtc_notice_sent_in: Vec::new(),
+            notices_sent_in: Vec::new(),
             ended: false,
         })
     }

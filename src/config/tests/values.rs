@@ -43,6 +43,11 @@ fn a_wrong_type_or_a_key_given_twice_is_refused_with_line_and_key() {
             "appservice.listen",
             "line 3",
         ),
+        (
+            "relay:\n  media_at_most: much\n",
+            "relay.media_at_most",
+            "line 3",
+        ),
         ("appservice:\n  url: ':'\n", "appservice.url", "line 3"),
         ("log: {level: loud}\n", "log.level", "line 2"),
         ("data: a\ndata: b\n", "data", "duplicate"),

@@ -6,7 +6,8 @@ mod rooms;
 use ruma::{OwnedEventId, OwnedRoomId, UserId};
 
 use super::{
-    Conversation, Effect, EventKind, Home, Input, Notice, Participant, PortalStatus, RoomRole,
+    Conversation, Effect, EventKind, Home, Input, Notice, OnceNotice, Participant, PortalStatus,
+    RoomRole,
 };
 use crate::{clock::Timestamp, ids::Ghost};
 
@@ -73,10 +74,16 @@ impl Transition {
                 user,
                 membership,
                 by_others,
+                redacts,
                 ghost,
             } => match membership.as_str() {
                 "join" => self.joined(*role, user, ghost.as_ref()),
-                "leave" | "ban" => self.left(*role, user, *by_others),
+                "leave" | "ban" => {
+                    if *redacts {
+                        self.redact_all_of(*role, user);
+                    }
+                    self.left(*role, user, *by_others);
+                }
                 _ => {}
             },
             Input::PortalCreated { person, room } => self.portal_created(*person, room),
@@ -190,11 +197,12 @@ impl Transition {
             EventKind::Verification { of } => {
                 self.verification_requested(role, event, of.as_deref());
             }
-            // Once per room: every member of such a call sends state again and again.
-            EventKind::MatrixRtc if self.state.rtc_notice_sent_in.contains(&role) => {}
+            // Every member of such a call sends state again and again.
             EventKind::MatrixRtc => {
-                self.state.rtc_notice_sent_in.push(role);
-                self.send_notice(role, Notice::MatrixRtc, "room-call");
+                self.explain_once(role, OnceNotice::MatrixRtc, Notice::MatrixRtc, "room-call");
+            }
+            EventKind::RoomOnly => {
+                self.explain_once(role, OnceNotice::RoomOnly, Notice::RoomOnly, "room-only");
             }
             EventKind::RoomInfo => self.room_info_changed(role, event),
         }
@@ -213,6 +221,14 @@ impl Transition {
             self.emit(role, Effect::DeclineVerification { event, ghost });
         }
         self.send_notice(role, Notice::Verification, event.as_str());
+    }
+
+    /// Sends a notice that each room gets once.
+    fn explain_once(&mut self, role: RoomRole, what: OnceNotice, notice: Notice, cause: &str) {
+        if !self.state.notices_sent_in.contains(&(role, what)) {
+            self.state.notices_sent_in.push((role, what));
+            self.send_notice(role, notice, cause);
+        }
     }
 
     fn forward(&mut self, role: RoomRole, sender: usize, event: &OwnedEventId) {
@@ -286,8 +302,8 @@ impl Transition {
             && old != *room
         {
             self.state
-                .rtc_notice_sent_in
-                .retain(|it| *it != RoomRole::Origin);
+                .notices_sent_in
+                .retain(|(it, _)| *it != RoomRole::Origin);
             self.effects.push((old, Effect::LeaveRoom));
         }
         for person in &mut self.state.people {

@@ -112,6 +112,19 @@ impl Transition {
         }
     }
 
+    /// Redacts the copies of everything that a person has said in the origin of a group.
+    pub(super) fn redact_all_of(&mut self, role: RoomRole, user: &UserId) {
+        if role != RoomRole::Origin || self.state.direct {
+            return;
+        }
+        let Some(person) = self.state.person_at(role, user) else {
+            return;
+        };
+        for target in self.state.targets_of(role) {
+            self.emit(role, Effect::RedactCopiesOf { person, target });
+        }
+    }
+
     pub(super) fn left(&mut self, role: RoomRole, user: &UserId, by_others: bool) {
         if let Some(person) = self.state.person_at(role, user) {
             return match &mut self.state.people[person].home {

@@ -71,8 +71,8 @@ impl Transition {
             && old != *room
         {
             self.state
-                .rtc_notice_sent_in
-                .retain(|it| *it != RoomRole::Origin);
+                .notices_sent_in
+                .retain(|(it, _)| *it != RoomRole::Origin);
             self.effects.push((old, Effect::LeaveRoom));
         }
         self.sync_all_portals(RoomRole::Origin, None);

@@ -73,8 +73,12 @@ fn only_messages_of_the_people_of_a_room_are_forwarded() {
 }
 
 #[test]
-fn an_unencrypted_message_and_a_matrix_rtc_call_are_answered_and_not_forwarded() {
-    for kind in [EventKind::Unencrypted, EventKind::MatrixRtc] {
+fn what_cannot_be_forwarded_is_answered() {
+    for kind in [
+        EventKind::Unencrypted,
+        EventKind::MatrixRtc,
+        EventKind::RoomOnly,
+    ] {
         let input = Input::Event {
             role: PORTAL,
             sender: owned_user_id!("@sam:hs.test"),
@@ -101,22 +105,28 @@ fn a_request_to_verify_a_ghost_is_declined_by_that_ghost_and_answered() {
     assert_eq!(kinds(&of_nobody_here), [(SAMS, "relay-say")]);
 }
 
-#[test]
-fn the_notice_about_matrix_rtc_calls_is_sent_once_in_each_room() {
-    let call = |role, name: &str| Input::Event {
+fn sent(role: RoomRole, name: &str, kind: EventKind) -> Input {
+    Input::Event {
         role,
         sender: OwnedUserId::try_from(format!("@{name}:hs.test")).unwrap(),
         event: one(),
-        kind: EventKind::MatrixRtc,
-    };
+        kind,
+    }
+}
+
+#[test]
+fn what_stays_in_a_room_is_explained_once_in_each_room() {
+    let call = |role, name: &str| sent(role, name, EventKind::MatrixRtc);
     let mut state = going_on();
-    for (role, name, told) in [
-        (PORTAL, "sam", true),
-        (PORTAL, "sam", false),
-        (RoomRole::Origin, "alice", true),
-        (RoomRole::Origin, "alice", false),
+    for (role, name, kind, told) in [
+        (PORTAL, "sam", EventKind::MatrixRtc, true),
+        (PORTAL, "sam", EventKind::MatrixRtc, false),
+        (PORTAL, "sam", EventKind::RoomOnly, true),
+        (PORTAL, "sam", EventKind::RoomOnly, false),
+        (RoomRole::Origin, "alice", EventKind::MatrixRtc, true),
+        (RoomRole::Origin, "alice", EventKind::MatrixRtc, false),
     ] {
-        let decision = decide(state, &call(role, name));
+        let decision = decide(state, &sent(role, name, kind));
         assert_eq!(decision.effects.len(), usize::from(told), "{decision:?}");
         state = decision.state.unwrap();
     }

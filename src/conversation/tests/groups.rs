@@ -25,6 +25,7 @@ fn a_message_in_a_group_is_forwarded_once_to_every_other_room() {
         user: owned_user_id!("@bob:hs.test"),
         membership: "join".to_owned(),
         by_others: false,
+        redacts: false,
         ghost: Some(bob),
     };
     let state = decide(state, &came).state.unwrap();
@@ -51,6 +52,7 @@ fn the_number_of_ghosts_is_bounded_and_newcomers_beyond_it_are_told() {
             user: OwnedUserId::try_from(format!("@guest{number}:hs.test")).unwrap(),
             membership: "join".to_owned(),
             by_others: false,
+            redacts: false,
             ghost: Some((
                 Ghost::new(format!("@_dm_.p{number}:hs.test").try_into().unwrap()),
                 "Someone".to_owned(),
@@ -178,6 +180,7 @@ fn a_handle_stands_for_its_new_owner() {
         user: ghost.into(),
         membership: "leave".to_owned(),
         by_others: true,
+        redacts: false,
         ghost: None,
     };
     let gone = decide(state, &sent_away);
@@ -187,12 +190,41 @@ fn a_handle_stands_for_its_new_owner() {
 }
 
 #[test]
+fn a_person_who_is_removed_from_a_group_with_their_words_takes_the_copies_along() {
+    let removed = |redacts| Input::Member {
+        role: RoomRole::Origin,
+        user: owned_user_id!("@bob:hs.test"),
+        membership: "ban".to_owned(),
+        by_others: true,
+        redacts,
+        ghost: None,
+    };
+    let redact = Effect::RedactCopiesOf {
+        person: 2,
+        target: PORTAL,
+    };
+    let decision = decide(with_bob(), &removed(true));
+    assert_eq!(decision.effects[0], (origin(), redact.clone()));
+    let kept = decide(with_bob(), &removed(false));
+    assert!(kept.effects.iter().all(|(_, effect)| *effect != redact));
+    // Nobody can do it to the other in a chat of two.
+    let mut removed = removed(true);
+    if let Input::Member { user, .. } = &mut removed {
+        *user = owned_user_id!("@alice:hs.test");
+    }
+    let direct = decide(going_on(), &removed);
+    let redacts = |effect: &Effect| matches!(effect, Effect::RedactCopiesOf { .. });
+    assert!(!direct.effects.iter().any(|(_, effect)| redacts(effect)));
+}
+
+#[test]
 fn a_masked_person_who_was_sent_away_from_a_group_can_be_invited_again() {
     let sent_away = Input::Member {
         role: RoomRole::Origin,
         user: owned_user_id!("@_dm_kim:hs.test"),
         membership: "leave".to_owned(),
         by_others: true,
+        redacts: false,
         ghost: None,
     };
     let gone = after(with_bob(), &[kim_was_added(&[]), sent_away]);

@@ -64,6 +64,7 @@ fn member(role: RoomRole, user: OwnedUserId, membership: &str) -> Input {
     Input::Member {
         role,
         by_others: false,
+        redacts: false,
         membership: membership.to_owned(),
         user,
         ghost: None,

@@ -40,6 +40,7 @@ fn anything() -> impl Strategy<Value = Input> {
                 role,
                 user,
                 by_others,
+                redacts: false,
                 membership: memberships[at].to_owned(),
                 ghost: Some((Ghost::new(name.0), name.1, name.2)),
             }

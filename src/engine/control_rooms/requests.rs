@@ -14,7 +14,7 @@ use crate::{
     },
     ids::Person,
     introduction::{Phase, Refusal, clean_name, gist},
-    relay::{Context, Names, translate_room_text},
+    relay::{Context, Names, translate_room_text, without_profile_name},
     store::Batch,
 };
 
@@ -193,7 +193,7 @@ impl Engine {
                 let masked = request.asker_alias.is_some();
                 let told = |text: &str| {
                     if masked {
-                        self.without_asker(text, &request.room, asker)
+                        self.without_asker(text, &content, &request.room, asker)
                     } else {
                         Some(text.to_owned())
                     }
@@ -207,15 +207,17 @@ impl Engine {
         }
     }
 
-    /// Returns a masked asker's line without anything that names them, as their messages are
-    /// forwarded later. Returns `None` if that is not possible.
+    /// Returns a masked asker's line, the text of this content, without anything that names them, as
+    /// their messages are forwarded later. Returns `None` if that is not possible.
     pub(in crate::engine) fn without_asker(
         &self,
         text: &str,
+        content: &Value,
         room: &RoomId,
         asker: &UserId,
     ) -> Option<String> {
         let context = Context::for_quote(room, asker, &self.settings().server_name);
-        translate_room_text(text, &context, &Names::default(), LINE_AT_MOST)
+        let text = without_profile_name(content, text);
+        translate_room_text(&text, &context, &Names::default(), LINE_AT_MOST)
     }
 }

@@ -271,6 +271,19 @@ async fn nobody_waits_for_a_person_who_is_told_something() {
 }
 
 #[tokio::test]
+async fn a_request_of_a_masked_asker_does_not_show_the_name_in_their_profile() {
+    let house = House::new().await;
+    let body = "Kim Harbour: hello";
+    let content = json!({"msgtype": "m.text", "body": body,
+        "com.beeper.per_message_profile": {"id": "x", "displayname": "Kim Harbour"}});
+    let room = room_id!("!asked:hs.test");
+    let shown = house
+        .engine
+        .without_asker(body, &content, room, user_id!("@kim:far.example"));
+    assert_eq!(shown.as_deref(), Some("hello"));
+}
+
+#[tokio::test]
 async fn askers_do_not_wait_for_an_owner_who_cannot_be_invited() {
     let house = House::new().await;
     let (kim, by) = (testing::person("@kim:far.org"), ClaimedBy::Person);

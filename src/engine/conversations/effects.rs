@@ -126,6 +126,11 @@ impl Room {
                 self.redact_copy(conversation, event, of, &route).await?;
                 Ok(Vec::new())
             }
+            Effect::RedactCopiesOf { person, target } => {
+                self.redact_copies_of(conversation, *person, *target)
+                    .await?;
+                Ok(Vec::new())
+            }
             Effect::SendNotice { notice, cause } => {
                 self.send_notice_in_conversation(conversation, role, notice, cause)
                     .await?;

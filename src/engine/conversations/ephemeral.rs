@@ -1,7 +1,7 @@
 //! Receipts and typing, forwarded while they are fresh. Nothing is stored; the next one makes up
 //! for one that is lost.
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedUserId};
 use serde::Deserialize;
@@ -17,11 +17,8 @@ use crate::{
     matrix::Receipt,
 };
 
-/// Maximum number of typing people, or of receipts of one event, that are processed.
+/// Maximum number of receipts that are processed, and of those of one event.
 const EPHEMERAL_PEOPLE_MAX: usize = 50;
-/// How long a person is shown as typing. Their client repeats it before then, or says that they
-/// have stopped.
-const TYPES_FOR: Duration = Duration::from_secs(30);
 
 #[derive(Deserialize)]
 struct EphemeralEvent {
@@ -31,77 +28,58 @@ struct EphemeralEvent {
     content: Value,
 }
 
+fn log_failure(event: &EphemeralEvent, error: &EngineError) {
+    tracing::debug!(room = %event.room_id, %error, "a receipt or typing could not be forwarded");
+}
+
 impl Engine {
-    /// Forwards the receipts and typing that the homeserver pushed.
-    pub(in crate::engine) async fn forward_ephemeral(&self, events: Vec<Box<RawValue>>) {
+    /// Forwards the receipts and typing that the homeserver pushed. Typing is noted at once, so that
+    /// no older push is taken for a newer one; nobody waits for the rest.
+    pub(in crate::engine) fn forward_ephemeral(&self, events: Vec<Box<RawValue>>) {
+        let mut receipts = Vec::new();
         for json in events {
             let Ok(event) = serde_json::from_str::<EphemeralEvent>(json.get()) else {
                 continue;
             };
-            if let Err(error) = self.forward_ephemeral_event(&event).await {
-                tracing::debug!(room = %event.room_id, %error, "a receipt or typing could not be forwarded");
+            match (event.kind.as_str(), self.conversation_of(&event.room_id)) {
+                ("m.typing", Ok(Some((conversation, role)))) => {
+                    self.forward_typing(&conversation, role, &event.content);
+                }
+                ("m.receipt", Ok(Some(_))) => receipts.push(event),
+                (_, Ok(_)) => {}
+                (_, Err(error)) => log_failure(&event, &error),
             }
         }
-    }
-
-    async fn forward_ephemeral_event(&self, event: &EphemeralEvent) -> Result<(), EngineError> {
-        let room = &event.room_id;
-        let Some(here) = self
-            .store()
-            .get::<Rooms>(room)?
-            .and_then(|room| room.conversation)
-        else {
-            return Ok(());
-        };
-        let conversation = self.store().get::<Conversations>(&here.conversation)?;
-        let Some(conversation) = conversation.filter(|conversation| !conversation.ended) else {
-            return Ok(());
-        };
-        let Some(role) = conversation.role_of(room) else {
-            return Ok(());
-        };
-        match event.kind.as_str() {
-            "m.typing" => {
-                self.forward_typing(&conversation, role, &event.content)
-                    .await
-            }
-            "m.receipt" => self.forward_receipts(&conversation, role, event).await,
-            _ => Ok(()),
+        if receipts.is_empty() {
+            return;
         }
-    }
-
-    /// Forwards who is typing. `m.typing` lists everybody who is: the others have stopped.
-    async fn forward_typing(
-        &self,
-        conversation: &Conversation,
-        role: RoomRole,
-        content: &Value,
-    ) -> Result<(), EngineError> {
-        let named = content["user_ids"].as_array();
-        let types = |user: &OwnedUserId| {
-            named.is_some_and(|named| named.iter().any(|it| it == user.as_str()))
-        };
-        let people = conversation.people.iter().enumerate();
-        let people = people
-            .filter(|(index, person)| person.room_role(*index) == role && person.takes_part());
-        for (_, person) in people {
-            let typing = types(&person.user).then_some(TYPES_FOR);
-            for to in conversation.targets_of(role) {
-                let Some(room) = conversation.room(to) else {
-                    continue;
-                };
-                let acting = self.as_user(&person.ghost)?;
-                // One ghost may be joining or leaving; the others are there.
-                if let Err(error) = self
-                    .homeserver()
-                    .send_typing(acting.actor(), room, typing)
-                    .await
-                {
-                    tracing::debug!(%room, %error, "typing could not be forwarded");
+        let engine = self.clone();
+        self.spawn(async move {
+            for event in receipts {
+                if let Err(error) = engine.forward_receipts(&event).await {
+                    log_failure(&event, &error);
                 }
             }
-        }
-        Ok(())
+        });
+    }
+
+    /// Returns the conversation that goes on in a room, and which of its rooms that is.
+    fn conversation_of(
+        &self,
+        room: &OwnedRoomId,
+    ) -> Result<Option<(Arc<Conversation>, RoomRole)>, EngineError> {
+        let record = self.store().get::<Rooms>(room)?;
+        let Some(here) = record.and_then(|record| record.conversation) else {
+            return Ok(None);
+        };
+        let known = self
+            .store()
+            .get_cached::<Conversations>(&here.conversation)?;
+        let known = known.filter(|conversation| !conversation.ended);
+        Ok(known.and_then(|conversation| {
+            let role = conversation.role_of(room)?;
+            Some((conversation, role))
+        }))
     }
 
     /// Returns the thread root of an event. Synapse does not tell application services which thread
@@ -127,12 +105,11 @@ impl Engine {
         Ok(root.and_then(|root| root.try_into().ok()))
     }
 
-    async fn forward_receipts(
-        &self,
-        conversation: &Conversation,
-        role: RoomRole,
-        event: &EphemeralEvent,
-    ) -> Result<(), EngineError> {
+    async fn forward_receipts(&self, event: &EphemeralEvent) -> Result<(), EngineError> {
+        let Some((conversation, role)) = self.conversation_of(&event.room_id)? else {
+            return Ok(());
+        };
+        let conversation = &*conversation;
         let Some(content) = event.content.as_object() else {
             return Ok(());
         };

@@ -11,12 +11,16 @@ use crate::{
         room::Room,
     },
     introduction::Reason,
+    matrix::MatrixError,
     store::Batch,
 };
 
 /// The notice to the sender of a message whose key did not come.
 const NO_KEY: &str = "I couldn't decrypt your message, so I didn't pass it on. Please send it \
                       again.";
+/// The notice to the sender of a message with a file that cannot be had.
+const NO_FILE: &str = "I couldn't fetch your file from the homeserver that has it, so I didn't pass \
+                       it on. Please send it again later.";
 /// The notice about messages that were still waiting when the conversation ended.
 const SENT_TOO_LATE: &str = "Your last messages weren't delivered, because this conversation has ended. \
                         If they matter, please start a new chat.";
@@ -42,6 +46,18 @@ pub(in crate::engine) fn not_trusted(why: Distrust) -> Reason {
     }
 }
 
+/// Returns the notice to the sender of a file that is larger than the limit, in bytes.
+fn file_too_large(limit: Option<u64>) -> String {
+    let than = match limit {
+        Some(limit) if limit >= 1 << 20 => {
+            format!("{} MB, the most that I can pass on", limit >> 20)
+        }
+        Some(limit) => format!("{} KB, the most that I can pass on", limit >> 10),
+        None => "what I can pass on".to_owned(),
+    };
+    format!("Your file is larger than {than}. Please send a smaller one.")
+}
+
 impl Room {
     /// Returns the inputs that tell a conversation of an effect that will never succeed.
     pub(in crate::engine) fn on_effect_failed(
@@ -58,6 +74,7 @@ impl Room {
             {
                 let role = role.unwrap_or_else(|| conversation.home_of(*sender));
                 self.forget_retained(conversation, event, batch)?;
+                let too_large;
                 let text = match error {
                     EngineError::KeyOnItsWay
                     | EngineError::Decrypt(
@@ -68,6 +85,11 @@ impl Room {
                     }
                     // A replayed or forged event: it is not forwarded, and nobody is told.
                     EngineError::Decrypt(_) => return Ok(Vec::new()),
+                    EngineError::Matrix(MatrixError::MediaUnavailable { .. }) => NO_FILE,
+                    EngineError::Matrix(MatrixError::MediaTooLarge { limit }) => {
+                        too_large = file_too_large(*limit);
+                        &too_large
+                    }
                     _ => not_delivered(conversation),
                 };
                 vec![Input::NotForwarded {

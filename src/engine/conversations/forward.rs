@@ -129,9 +129,8 @@ impl Room {
             return Err(EngineError::TargetOnItsWay);
         }
         let mut content = translated.content;
-        for media in &translated.media_to_reupload {
-            self.reupload(event, sender, media, &mut content).await?;
-        }
+        let media = &translated.media_to_reupload;
+        self.reupload(event, sender, media, &mut content).await?;
         let waited = engine
             .now()
             .since(self.arrived_at(event, &translated.event_type)?);

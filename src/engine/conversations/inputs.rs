@@ -35,7 +35,7 @@ fn new_conversation(
         people: Vec::new(),
         started_at: now,
         last_return_at: None,
-        rtc_notice_sent_in: Vec::new(),
+        notices_sent_in: Vec::new(),
         ended: false,
     }
 }
@@ -289,8 +289,13 @@ impl Room {
             } else {
                 None
             };
+            let redacts = role == RoomRole::Origin
+                && !conversation.direct
+                && matches!(membership, "leave" | "ban")
+                && self.redacts_with(event, conversation, role).await?;
             return Ok(Some(Input::Member {
                 role,
+                redacts,
                 by_others: event.sender != user,
                 membership: membership.to_owned(),
                 user,
@@ -322,6 +327,17 @@ fn is_state(event: &RoomEvent, kind: &str) -> bool {
     event.kind == kind && event.state_key.as_deref() == Some("")
 }
 
+/// Returns what a widget is to the people of a conversation. Jitsi is a call, and there is one that
+/// works.
+fn widget_kind(content: &serde_json::Value) -> Option<EventKind> {
+    let kind = content["type"].as_str()?;
+    content["url"].as_str()?;
+    Some(match kind {
+        "jitsi" | "m.jitsi" => EventKind::MatrixRtc,
+        _ => EventKind::RoomOnly,
+    })
+}
+
 /// Returns the kind of an event, as far as its unencrypted part shows it.
 pub(in crate::engine) fn event_kind(event: &RoomEvent) -> Option<EventKind> {
     if event.is_verification_request() {
@@ -334,6 +350,16 @@ pub(in crate::engine) fn event_kind(event: &RoomEvent) -> Option<EventKind> {
         let live =
             event.state_key.is_none() || event.content.as_object().is_some_and(|c| !c.is_empty());
         return live.then_some(EventKind::MatrixRtc);
+    }
+    if is_state(event, "m.room.pinned_events") {
+        let pinned = event.content["pinned"].as_array();
+        return pinned
+            .is_some_and(|pinned| !pinned.is_empty())
+            .then_some(EventKind::RoomOnly);
+    }
+    if event.state_key.is_some() && matches!(kind, "im.vector.modular.widgets" | "m.widget") {
+        // A widget is removed by emptying its event.
+        return widget_kind(&event.content);
     }
     if event.state_key.is_some() {
         let named = is_state(event, "m.room.name") || is_state(event, "m.room.topic");

@@ -16,7 +16,9 @@ pub(in crate::engine) mod portal;
 pub(in crate::engine) mod portal_info;
 pub(in crate::engine) mod portal_repair;
 pub(in crate::engine) mod redactions;
+pub(in crate::engine) mod removal;
 pub(in crate::engine) mod repository;
 #[cfg(test)]
 pub(in crate::engine) mod tests;
+pub(in crate::engine) mod typing;
 pub(in crate::engine) mod upgrade;

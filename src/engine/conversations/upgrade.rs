@@ -192,6 +192,7 @@ fn came_before(conversation: &Conversation, new: &RoomState) -> Vec<Input> {
         user: user.clone(),
         membership: "join".to_owned(),
         by_others: false,
+        redacts: false,
         ghost: None,
     };
     new.joined().filter(here).map(join).collect()

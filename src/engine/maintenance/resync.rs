@@ -279,6 +279,7 @@ impl Engine {
             user: ghost.clone().into(),
             membership: "leave".to_owned(),
             by_others: true,
+            redacts: false,
             ghost: None,
         };
         let mut batch = Batch::new();

@@ -14,7 +14,12 @@ fn names_are_fit_to_stand_in_our_sentence() {
     assert_eq!(clean_name(Some(" \u{200b}\u{3164} "), user), "mallory");
     assert_eq!(clean_name(Some("@sam:example.org"), user), "samexample.org");
     assert_eq!(clean_name(Some(&"x".repeat(500)), user).chars().count(), 48);
-    assert_eq!(clean_name(Some("a\u{0315}\u{0315}\u{0315}b"), user), "ab");
+    let covered = format!("a{}b", "\u{0315}".repeat(20));
+    assert_eq!(
+        clean_name(Some(&covered), user),
+        "a\u{0315}\u{0315}\u{0315}\u{0315}b"
+    );
+    assert_eq!(clean_name(Some("सुनीता देवी"), user), "सुनीता देवी");
 }
 
 #[test]

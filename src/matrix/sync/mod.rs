@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 pub use reader::SyncReader;
 
-use super::{Actor, Homeserver, MatrixError, homeserver::AnswerStream};
+use super::{Actor, Homeserver, MatrixError, answer::AnswerStream};
 
 /// How many bytes of rooms are read before a page is handed on.
 const PAGE_BYTES: usize = 2 << 20;

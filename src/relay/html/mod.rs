@@ -5,6 +5,7 @@
 //! parts.
 
 pub(super) mod attributes;
+mod hidden;
 pub(super) mod pieces;
 
 use super::{
@@ -12,10 +13,13 @@ use super::{
     identifiers::link,
     scrub::{REDACTED, Replacement, Scrubber},
 };
-use attributes::{allowed_tag, attributes, is_block, is_hidden, is_scheme, is_void};
+use attributes::{
+    allowed_tag, attributes, is_block, is_hidden, is_profile_name, is_scheme, is_void,
+};
+use hidden::hidden_length;
 use pieces::{Piece, pieces};
 
-use crate::text::push_escaped;
+use crate::text::{is_invisible, push_escaped};
 
 /// Maximum nesting depth of HTML elements, as in the specification.
 const HTML_DEPTH_MAX: usize = 100;
@@ -32,6 +36,8 @@ pub(super) struct Html {
     pub(super) renamed: Vec<(String, String)>,
     /// Whether it quoted the message that it replies to.
     pub(super) quoted: bool,
+    /// Whether it shows nothing.
+    pub(super) is_blank: bool,
 }
 
 enum Out {
@@ -41,6 +47,21 @@ enum Out {
     Person(usize),
     /// A tag that is dropped.
     Dropped,
+}
+
+impl Out {
+    /// Returns whether nothing is seen of it.
+    fn is_blank(&self) -> bool {
+        match self {
+            Self::Text(text) => text.chars().all(|c| c.is_whitespace() || is_invisible(c)),
+            Self::Open(tag, attributes) => {
+                !matches!(*tag, "img" | "hr")
+                    && !attributes.iter().any(|(name, _)| *name == "data-mx-maths")
+            }
+            Self::Person(_) => false,
+            Self::Close(_) | Self::Dropped => true,
+        }
+    }
 }
 
 /// Translates HTML and returns only the HTML.
@@ -58,6 +79,7 @@ pub(super) fn translate(scrub: &Scrubber<'_>, html: &str) -> Option<Html> {
         replaced: false,
     };
     translation.take(&pieces(html)?);
+    translation.take_out_profile_name();
     // An identifier may be spread over tags, and it may begin or end where a block or any tag does.
     for breaks in [Breaks::None, Breaks::AtBlocks, Breaks::AtTags] {
         translation.scrub_text(breaks);
@@ -70,6 +92,7 @@ pub(super) fn translate(scrub: &Scrubber<'_>, html: &str) -> Option<Html> {
     }
     Some(Html {
         html,
+        is_blank: translation.out.iter().all(Out::is_blank),
         renamed: translation.renamed,
         quoted: translation.quoted,
     })
@@ -124,19 +147,35 @@ impl HtmlTranslation<'_> {
                     let close = allowed_tag(tag).map_or(Out::Dropped, Out::Close);
                     self.out.push(close);
                 }
-                Piece::Open(tag, _) if is_hidden(tag) => {
+                Piece::Open(tag, all) if is_hidden(tag) || is_profile_name(all) => {
                     self.quoted |= tag == "mx-reply";
                     self.out.push(Out::Dropped);
-                    let end = Piece::Close(tag.clone());
-                    at += match pieces[at..].iter().position(|piece| *piece == end) {
-                        Some(length) => length + 1,
-                        None => pieces.len() - at,
-                    };
+                    at += hidden_length(tag, &pieces[at..]);
                 }
                 Piece::Open(tag, attributes) if tag == "a" => {
                     at += self.take_link(attributes, &pieces[at..]);
                 }
                 Piece::Open(tag, all) => self.take_tag(tag, all),
+            }
+        }
+    }
+
+    /// Takes out the name that a profile puts before the text, in whatever tags it stands.
+    fn take_out_profile_name(&mut self) {
+        let profile = &self.scrub.profile;
+        if profile.is_empty() {
+            return;
+        }
+        let texts = self.out.iter().filter_map(|out| match out {
+            Out::Text(text) => Some(text.as_str()),
+            _ => None,
+        });
+        let mut left = profile.length_in(&texts.collect::<String>());
+        for out in &mut self.out {
+            if let Out::Text(text) = out {
+                let taken = left.min(text.len());
+                text.drain(..taken);
+                left -= taken;
             }
         }
     }

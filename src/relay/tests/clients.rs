@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{ALICE, Direction, SAM, SAMUEL, to_sam, translated, with_context};
-use crate::relay::{SenderRemark, TranslateError, translate};
+use crate::relay::{Alias, Context, SenderRemark, TranslateError, translate, without_profile_name};
 
 #[test]
 fn a_reply_of_element_web_with_a_mention() {
@@ -248,6 +248,121 @@ fn profiles_that_clients_put_into_messages_stay_behind() {
             "com.beeper.linkpreviews": [{ "matched_url": "https://example.org/", "og:title": "Example" }],
         })
     );
+}
+
+#[test]
+fn the_name_that_a_profile_puts_into_the_words_stays_behind() {
+    let profile = json!({ "id": "x", "displayname": "Alice Harbour", "has_fallback": true });
+    let html = "<strong data-mx-profile-fallback>Alice Harbour: </strong>hi";
+    let message = |msgtype: &str, body: &str, html: &str| {
+        json!({ "msgtype": msgtype, "body": body, "format": "org.matrix.custom.html",
+                "formatted_body": html, "com.beeper.per_message_profile": profile })
+    };
+    let mut edit = message("m.text", "* Alice Harbour: hi", html);
+    edit["m.new_content"] = message("m.text", "Alice Harbour: hi", html);
+    edit["m.relates_to"] = json!({ "rel_type": "m.replace", "event_id": "$one" });
+    let mut caption = message("m.image", "Alice Harbour: hi", html);
+    caption["filename"] = json!("a.png");
+    for (content, body) in [
+        (message("m.text", "Alice Harbour: hi", html), "hi"),
+        (
+            message(
+                "m.text",
+                "**Alice Harbour:** hi",
+                "<b>Alice</b> <b>Harbour</b>: hi",
+            ),
+            "hi",
+        ),
+        (
+            message("m.text", "Alice Harbour:\u{a0}hi", "Alice Harbour: hi"),
+            "hi",
+        ),
+        (
+            message("m.emote", "* Alice Harbour hi", "Alice Harbour hi"),
+            "hi",
+        ),
+        (edit, "* hi"),
+        (caption, "hi"),
+    ] {
+        let out = translated("m.room.message", content);
+        assert_eq!(out["body"], body);
+        let html = out["formatted_body"].as_str().unwrap();
+        assert!(html.ends_with("hi"), "{html}");
+        assert!(!out.to_string().contains("Harbour"), "{out}");
+    }
+    let out = translated(
+        "org.matrix.msc3381.poll.start",
+        json!({
+            "m.text": [{ "body": "Alice Harbour: hi" }],
+            "org.matrix.msc3381.poll.start": {
+                "question": { "org.matrix.msc1767.text": "Alice Harbour: hi" } },
+            "m.per_message_profile": { "id": "Alice Harbour" },
+        }),
+    );
+    assert!(!out.to_string().contains("Harbour"), "{out}");
+    let content = message("m.text", "Alice Harbour: hi", html);
+    assert_eq!(without_profile_name(&content, "Alice Harbour: hi"), "hi");
+    // Another name is a word of the text.
+    let other = message("m.text", "Alice Harbours: hi", "Alice Harbours: hi");
+    assert_eq!(
+        translated("m.room.message", other)["body"],
+        "Alice Harbours: hi"
+    );
+}
+
+#[test]
+fn a_quote_is_taken_out_whole_however_it_is_closed() {
+    let link = "<a href=\"https://matrix.to/#/!here:far.example/$one\">In reply to</a>";
+    let nested = format!(
+        "<mx-reply><blockquote>{link}<br><mx-reply><blockquote>older words</blockquote></mx-reply>\
+         middle words</blockquote></mx-reply>new words"
+    );
+    for (html, shown) in [
+        (nested.clone(), Some("new words")),
+        (nested.replace("</mx-reply>", ""), Some("new words")),
+        (
+            format!("<mx-reply>{nested}</mx-reply>new words"),
+            Some("new words"),
+        ),
+        (
+            "<mx-reply><blockquote>old</blockquote>new words".to_owned(),
+            Some("new words"),
+        ),
+        ("<mx-reply> new words".to_owned(), Some(" new words")),
+        (format!("<mx-reply>{link} old words"), None),
+        ("<mx-reply><blockquote>old words".to_owned(), None),
+        ("new words<script>x".to_owned(), Some("new words")),
+        ("<script>x</script>".to_owned(), None),
+    ] {
+        let content = json!({ "msgtype": "m.text", "format": "org.matrix.custom.html",
+            "body": format!("> <{SAM}> > older words\n> middle words\n\nnew words"),
+            "formatted_body": html, "m.relates_to": { "m.in_reply_to": { "event_id": "$one" } } });
+        let out = translated("m.room.message", content);
+        assert_eq!(out["body"], "new words", "{html}");
+        assert_eq!(out["formatted_body"].as_str(), shown, "{html}");
+        assert_eq!(out.get("format").is_some(), shown.is_some(), "{html}");
+    }
+}
+
+#[test]
+fn a_name_in_any_script_is_mentioned_as_it_is() {
+    let out = with_context(Direction::ToSam, true, |context| {
+        let aliases: Vec<Alias> = context
+            .aliases
+            .iter()
+            .map(|alias| Alias {
+                name: "सुनीता".to_owned(),
+                ..alias.clone()
+            })
+            .collect();
+        let context = Context {
+            aliases: &aliases,
+            ..context.clone()
+        };
+        let content = json!({ "msgtype": "m.text", "body": format!("I am {ALICE}") });
+        translate("m.room.message", &content, &context)
+    });
+    assert_eq!(out.unwrap().unwrap().content["body"], "I am @सुनीता");
 }
 
 #[test]

@@ -223,6 +223,26 @@ proptest! {
     #![proptest_config(cases(500))]
 
     #[test]
+    fn the_name_of_a_profile_is_not_put_before_the_words(
+        words in "[ -~]{0,20}", tag in prop::sample::select(vec!["strong", "b", "span", "mx-reply"]),
+        key in prop::sample::select(vec!["com.beeper.per_message_profile", "org.matrix.msc4144"]),
+    ) {
+        let name = "Quentin Zephyr";
+        let content = json!({
+            "msgtype": "m.text", "body": format!("{name}: {words}"), "m.text": format!("{name}: {words}"),
+            "format": "org.matrix.custom.html",
+            "formatted_body": format!("<{tag} data-mx-profile-fallback>{name}: </{tag}>{words}"),
+            "m.new_content": { "msgtype": "m.text", "body": format!("{name}: {words}") },
+            key: { "displayname": name },
+        });
+        let out = with_context(Direction::ToSam, true, |context| {
+            translate("m.room.message", &content, context)
+        });
+        let out = out.unwrap().unwrap().content.to_string();
+        prop_assert!(!out.contains("Zephyr"), "{out}");
+    }
+
+    #[test]
     fn the_final_check_finds_nothing_that_was_not_found_before(
         kind in event_type(), content in content(),
     ) {

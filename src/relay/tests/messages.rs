@@ -2,7 +2,8 @@ use serde_json::{Value, json};
 
 use super::{ALICE, Direction, GHOST, SAM, SAMUEL, to_sam, translated, with_context};
 use crate::relay::{
-    Names, SenderRemark, TOPIC_CHARS_MAX, TranslateError, translate, translate_room_text,
+    MediaUse, Names, SenderRemark, TOPIC_CHARS_MAX, TranslateError, media::media_in, remove_media,
+    translate, translate_room_text,
 };
 
 #[test]
@@ -52,21 +53,88 @@ fn what_names_another_homeserver_is_to_be_uploaded_again() {
         "file": { "url": "mxc://far.example/abc" },
         "info": { "thumbnail_file": { "url": "mxc://far.example/def" } },
     });
+    assert_eq!(
+        to_reupload("m.room.message", &content),
+        [
+            "/file/url Message application/octet-stream",
+            "/info/thumbnail_file/url Extra application/octet-stream"
+        ]
+    );
+    let sticker = json!({ "body": "duck", "url": "mxc://far.example/duck",
+        "info": { "mimetype": "image/png", "thumbnail_url": "mxc://far.example/small",
+                  "thumbnail_info": { "mimetype": "image/webp; name=alice" } } });
+    assert_eq!(
+        to_reupload("m.sticker", &sticker),
+        [
+            "/url Message image/png",
+            "/info/thumbnail_url Extra as downloaded"
+        ]
+    );
+    let reaction = json!({ "m.relates_to": { "rel_type": "m.annotation", "event_id": "$one",
+        "key": "mxc://far.example/duck" } });
+    assert_eq!(
+        to_reupload("m.reaction", &reaction),
+        ["/m.relates_to/key Message as downloaded"]
+    );
+    let gallery = json!({ "msgtype": "dm.filament.gallery", "body": "two",
+        "com.beeper.linkpreviews": [{ "og:image": "mxc://far.example/preview", "og:image:type": "image/gif" }],
+        "itemtypes": [{ "url": "mxc://far.example/a", "info": { "mimetype": "video/mp4" } },
+                      { "file": { "url": "mxc://far.example/b" } }] });
+    assert_eq!(
+        to_reupload("m.room.message", &gallery),
+        [
+            "/itemtypes/0/url Message video/mp4",
+            "/itemtypes/1/file/url Message application/octet-stream",
+            "/com.beeper.linkpreviews/0/og:image Extra image/gif"
+        ]
+    );
+}
+
+#[test]
+fn what_a_message_can_do_without_goes_with_what_is_said_of_it() {
+    let mut content = json!({
+        "msgtype": "m.image", "body": "a.png", "file": { "url": "mxc://far.example/abc" },
+        "info": { "w": 2, "thumbnail_file": { "url": "mxc://far.example/def" }, "thumbnail_info": { "w": 1 } },
+        "com.beeper.linkpreviews": [
+            { "og:title": "Example", "og:image": "mxc://far.example/one", "og:image:width": 7 },
+            { "og:title": "Example", "beeper:image:encryption": { "url": "mxc://far.example/two" }, "matrix:image:size": 9 },
+        ],
+        "org.example.pictures": ["mxc://far.example/three", "mxc://far.example/four"],
+    });
+    let media = media_in(&content);
+    for media in media
+        .iter()
+        .rev()
+        .filter(|it| it.used_as == MediaUse::Extra)
+    {
+        remove_media(&mut content, media);
+    }
+    assert_eq!(
+        content,
+        json!({
+            "msgtype": "m.image", "body": "a.png", "file": { "url": "mxc://far.example/abc" },
+            "info": { "w": 2 },
+            "com.beeper.linkpreviews": [{ "og:title": "Example" }, { "og:title": "Example" }],
+            "org.example.pictures": [],
+        })
+    );
+}
+
+/// Returns what has to be uploaded again, with its use and its type.
+fn to_reupload(kind: &str, content: &Value) -> Vec<String> {
     let media_to_reupload = with_context(Direction::ToSam, true, |context| {
         let context = crate::relay::Context {
             homeserver: ruma::server_name!("hs.test"),
             ..context.clone()
         };
-        translate("m.room.message", &content, &context)
-            .unwrap()
-            .unwrap()
-            .media_to_reupload
+        let translated = translate(kind, content, &context).unwrap().unwrap();
+        translated.media_to_reupload
     });
-    let places: Vec<&str> = media_to_reupload
-        .iter()
-        .map(|it| it.pointer.as_str())
-        .collect();
-    assert_eq!(places, ["/file/url", "/info/thumbnail_file/url"]);
+    let described = media_to_reupload.iter().map(|it| {
+        let kind = it.content_type.as_deref().unwrap_or("as downloaded");
+        format!("{} {:?} {kind}", it.pointer, it.used_as)
+    });
+    described.collect()
 }
 
 /// A client asks its homeserver for what it shows, and that one asks the server of the address.

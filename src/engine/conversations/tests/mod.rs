@@ -2,12 +2,16 @@
 
 mod backfill;
 mod durability;
+mod ephemeral;
 mod leaving;
+mod media;
 mod naming;
 mod quiet;
 mod redactions;
+mod removal;
 mod retention;
 mod returning;
+mod room_only;
 mod seed;
 mod verification;
 mod waiting;

@@ -158,7 +158,7 @@ impl Server {
             })),
             ("POST", ["upload"]) => self.upload_media(ask),
             ("GET", ["media", "config"] | ["config"]) => {
-                Answer::ok(&json!({"m.upload.size": 50_000_000}))
+                Answer::ok(&json!({"m.upload.size": self.upload_limit.unwrap_or(50 << 20)}))
             }
             ("GET", ["media", "download", _, id, ..] | ["download", _, id, ..]) => {
                 self.download_media(id)

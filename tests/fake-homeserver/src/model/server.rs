@@ -54,6 +54,8 @@ pub struct Server {
     pub rooms: HashMap<String, Room>,
     /// Uploaded files: content type and bytes.
     pub media: HashMap<String, (String, Vec<u8>)>,
+    /// The largest file that may be uploaded, in bytes, if it is not Synapse's default.
+    pub upload_limit: Option<u64>,
     /// The application service.
     pub service: Option<Registration>,
     /// What is to be pushed to it.

@@ -37,8 +37,8 @@ pub(crate) struct Script {
     silent: Vec<String>,
     /// Those that were never answered.
     unanswered: Vec<String>,
-    /// Requests in which one of these occurs are refused.
-    forbidden: Vec<String>,
+    /// Requests in which one of these occurs are refused, with this status.
+    refused: Vec<(String, u16)>,
     gates: Vec<Gate>,
     odd: Odd,
 }
@@ -129,7 +129,17 @@ impl Fake {
 
     /// Refuses requests in which this occurs.
     pub fn forbid(&self, part: &str) {
-        self.script(|script| script.forbidden.push(part.to_owned()));
+        self.refuse(part, 403);
+    }
+
+    /// Answers requests in which this occurs with this status.
+    pub fn refuse(&self, part: &str, status: u16) {
+        self.script(|script| script.refused.push((part.to_owned(), status)));
+    }
+
+    /// Refuses nothing that was to be refused until now.
+    pub fn refuse_nothing(&self) {
+        self.script(|script| script.refused.clear());
     }
 
     /// Holds back the answers to requests whose path and body contain these, as a slow server does.
@@ -236,8 +246,14 @@ impl Shared {
         let mut script = lock(&self.script);
         let number = script.log.len();
         script.log.push(asked);
-        if script.forbidden.iter().any(has) {
-            return Order::Refuse(Answer::forbidden("refused"));
+        let refused = script.refused.iter().find(|(part, _)| has(part));
+        if let Some((_, status)) = refused {
+            let errcode = match status {
+                403 => "M_FORBIDDEN",
+                504 => "M_NOT_YET_UPLOADED",
+                _ => "M_UNKNOWN",
+            };
+            return Order::Refuse(Answer::refused(*status, errcode, "refused"));
         }
         match script.fault.take_if(|(at, _)| *at == number) {
             Some((_, When::Before)) => Order::Refuse(lost()),

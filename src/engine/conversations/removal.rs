@@ -1,0 +1,120 @@
+//! Redacts what a person has said when a moderator has removed them and wants that (MSC4293).
+
+use ruma::{OwnedEventId, OwnedRoomId};
+
+use crate::{
+    conversation::{Conversation, RoomRole},
+    engine::{
+        EngineError,
+        event::RoomEvent,
+        records::{Copy, EventCopies, EventSources},
+        room::{Room, transaction_id},
+    },
+    store::{Batch, prefix},
+};
+
+/// Maximum number of copies that are redacted in one room because of one removal.
+const REDACTIONS_MAX: usize = 5000;
+/// How many copies are looked at in one reading.
+const PAGE: usize = 500;
+
+/// Returns whether an event that removes a person asks for the deletion of what they have said.
+fn asks_to_redact(event: &RoomEvent) -> bool {
+    let mut names = ["redact_events", "org.matrix.msc4293.redact_events"].into_iter();
+    names.any(|name| event.content[name] == true)
+}
+
+impl Room {
+    /// Returns whether the event, by which somebody else was removed from this room, also deletes
+    /// what they have said: its sender needs the power to redact. The homeserver does not check that
+    /// for us.
+    pub(in crate::engine) async fn redacts_with(
+        &self,
+        event: &RoomEvent,
+        conversation: &Conversation,
+        role: RoomRole,
+    ) -> Result<bool, EngineError> {
+        let by_others = event.state_key.as_deref() != Some(event.sender.as_str());
+        if !by_others || !asks_to_redact(event) {
+            return Ok(false);
+        }
+        let Some(ghost) = conversation.ghosts_at(role).next() else {
+            return Ok(false);
+        };
+        match self.engine.fetch_room_state(&ghost.ghost, &self.id).await {
+            Ok(state) => Ok(state.may_redact(&event.sender)),
+            Err(error) if error.is_transient() => Err(error),
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// Redacts, in another room, the copies of all events of this room that a person has sent. What
+    /// is done is recorded, so that it is not done again after a failure.
+    pub(in crate::engine) async fn redact_copies_of(
+        &self,
+        conversation: &Conversation,
+        person: usize,
+        target: RoomRole,
+    ) -> Result<(), EngineError> {
+        let there = self.other_room(conversation, target)?;
+        let store = self.engine.store();
+        let mut after = None;
+        let mut redacted = 0;
+        while redacted < REDACTIONS_MAX {
+            let page = store.scan::<EventCopies>(&prefix(&self.id), after.as_ref(), PAGE)?;
+            let Some((last, _)) = page.last() else {
+                break;
+            };
+            after = Some(last.clone());
+            let mut batch = Batch::new();
+            for (key, copy) in page {
+                let (_, event, room) = &key;
+                if *room != there || usize::try_from(copy.by) != Ok(person) {
+                    continue;
+                }
+                self.redact_as_anybody(conversation, person, target, &there, (event, &copy))
+                    .await?;
+                batch.delete::<EventSources>(&(there.clone(), copy.event.clone()));
+                batch.delete::<EventCopies>(&key);
+                redacted += 1;
+            }
+            store.apply(batch)?;
+        }
+        Ok(())
+    }
+
+    /// Redacts a copy as the ghost that has sent it, or as the one that administers the room if that
+    /// ghost has left.
+    async fn redact_as_anybody(
+        &self,
+        conversation: &Conversation,
+        person: usize,
+        target: RoomRole,
+        there: &OwnedRoomId,
+        (event, copy): (&OwnedEventId, &Copy),
+    ) -> Result<(), EngineError> {
+        let author = conversation.people.get(person).into_iter();
+        let others = conversation.ghosts_at(target);
+        let mut refused = None;
+        for ghost in author.chain(others).map(|person| &person.ghost) {
+            let Some(acting) = self.engine.find_user(ghost)? else {
+                continue;
+            };
+            let transaction = transaction_id(ghost, there, "carry-take-back-all", event.as_str());
+            let homeserver = self.engine.homeserver();
+            let redacting =
+                homeserver.redact(acting.actor(), there, &copy.event, None, transaction);
+            match redacting.await {
+                Ok(_) => return Ok(()),
+                Err(error) if error.status() == Some(403) => refused = Some(error),
+                // It is gone already.
+                Err(error) if error.has_errcode("M_NOT_FOUND") => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        match refused {
+            Some(error) => Err(EngineError::Matrix(error)),
+            None => Ok(()),
+        }
+    }
+}

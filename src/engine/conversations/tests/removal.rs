@@ -1,0 +1,118 @@
+//! What becomes of the words of a person whom a moderator removes.
+
+use super::*;
+use crate::engine::{conversations::event_map::note, event::RoomEvent};
+
+fn parsed(event: &Value) -> RoomEvent {
+    RoomEvent::parse(&event.to_string(), None).unwrap()
+}
+
+/// A group of Alice, Bob and `@sam`, who is masked.
+async fn group() -> Talk {
+    let mut group = talk();
+    group.direct = false;
+    let home = Home::Origin { is_present: true };
+    group.people.push(participant("bob", ".pbob", home));
+    Talk::at(origin(), &group).await
+}
+
+#[tokio::test]
+async fn the_copies_of_a_person_are_redacted_and_nobody_elses() {
+    let it = group().await;
+    let ghosts = ["@_dm_.palice:hs.test", "@_dm_.pbob:hs.test"];
+    let ghosts = ghosts.map(|ghost| Ghost::new(ghost.try_into().unwrap()));
+    for ghost in &ghosts {
+        it.engine.machines().provision(ghost, "X").await.unwrap();
+    }
+    let samuel = user_id!("@samuel:hs.test");
+    it.fake
+        .add_room(&portal(), &[&ghosts[0], &ghosts[1], samuel]);
+    let content = serde_json::value::to_raw_value(&json!({"body": "x"})).unwrap();
+    for (n, (ghost, by)) in [(0, 0), (1, 2), (1, 2), (0, 0), (1, 2)].iter().enumerate() {
+        let acting = it.engine.as_user(&ghosts[*ghost]).unwrap();
+        let homeserver = it.engine.homeserver();
+        let kind = "m.room.message";
+        let transaction = format!("t{n}").into();
+        let copy = homeserver
+            .send_message(acting.actor(), &portal(), kind, &content, transaction)
+            .await
+            .unwrap();
+        let original = format!("$original{n}").try_into().unwrap();
+        let mut batch = Batch::new();
+        let (here, there) = (origin(), portal());
+        note(&mut batch, (&here, &original), (&there, &copy), *by, NOW).unwrap();
+        it.store.apply(batch).unwrap();
+    }
+    let redacted = || {
+        let events = it.fake.events(portal().as_str()).into_iter();
+        let redacted = events.filter(|event| event.redacted_by.is_some());
+        redacted.map(|event| event.sender).collect::<Vec<_>>()
+    };
+    let conversation = it.store.get::<Conversations>(&id()).unwrap().unwrap();
+    for _ in 0..2 {
+        it.actor
+            .room
+            .redact_copies_of(&conversation, 2, RoomRole::Portal(1))
+            .await
+            .unwrap();
+        assert_eq!(redacted(), vec![ghosts[1].to_string(); 3]);
+    }
+    let log = it.fake.log();
+    let asked = log.iter().filter(|asked| asked.contains("/redact/"));
+    assert_eq!(asked.count(), 3, "what is done is not done again");
+
+    // A ghost that has left cannot do it, and one that is there does.
+    let acting = it.engine.as_user(&ghosts[1]).unwrap();
+    let homeserver = it.engine.homeserver();
+    homeserver
+        .leave(acting.actor(), &portal(), None)
+        .await
+        .unwrap();
+    let (here, there) = (origin(), portal());
+    let first = it.fake.events(portal().as_str());
+    let first = first.iter().find(|event| event.kind == "m.room.message");
+    let first = first.unwrap().id.as_str().try_into().unwrap();
+    let original = owned_event_id!("$again");
+    let mut batch = Batch::new();
+    note(&mut batch, (&here, &original), (&there, &first), 2, NOW).unwrap();
+    it.store.apply(batch).unwrap();
+    it.actor
+        .room
+        .redact_copies_of(&conversation, 2, RoomRole::Portal(1))
+        .await
+        .unwrap();
+    assert_eq!(redacted().len(), 4);
+}
+
+#[tokio::test]
+async fn only_who_may_redact_deletes_the_words_of_those_whom_they_remove() {
+    let it = group().await;
+    it.engine.machines().provision(&sam(), "Sam").await.unwrap();
+    let (alice, bob) = (user_id!("@alice:hs.test"), user_id!("@bob:hs.test"));
+    it.fake.add_room(&origin(), &[alice, bob, &sam()]);
+    let conversation = it.store.get::<Conversations>(&id()).unwrap().unwrap();
+    for (by, field, value, redacts) in [
+        (alice, "redact_events", json!(true), true),
+        (alice, "org.matrix.msc4293.redact_events", json!(true), true),
+        (alice, "redact_events", json!("true"), false),
+        (alice, "reason", json!("spam"), false),
+        // Without the power to do so.
+        (bob, "redact_events", json!(true), false),
+        // By themselves.
+        (
+            user_id!("@carol:hs.test"),
+            "redact_events",
+            json!(true),
+            false,
+        ),
+    ] {
+        let mut event = EventFactory::room(&origin())
+            .sender(by.as_str())
+            .member("@carol:hs.test", "ban");
+        event["content"][field] = value;
+        let room = &it.actor.room;
+        let parsed = parsed(&event);
+        let asked = room.redacts_with(&parsed, &conversation, RoomRole::Origin);
+        assert_eq!(asked.await.unwrap(), redacts, "{event}");
+    }
+}

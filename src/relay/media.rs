@@ -1,0 +1,166 @@
+//! The media of an event whose addresses would name a homeserver.
+
+use serde_json::Value;
+
+use super::{
+    fields::{is_html, is_prose},
+    scrub::is_content,
+};
+use crate::matrix::is_media_type;
+
+/// Maximum number of media that are uploaded again for one event.
+pub(super) const REUPLOADS_MAX: usize = 20;
+
+/// The type of bytes about which nothing is said, such as encrypted ones.
+const OCTETS: &str = "application/octet-stream";
+
+/// Media whose address names another homeserver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MediaToReupload {
+    /// The JSON pointer of the address in the content (RFC 6901).
+    pub pointer: String,
+    /// The address (`mxc://…`).
+    pub uri: String,
+    /// What the event uses it for.
+    pub used_as: MediaUse,
+    /// The type that the event gives, or `application/octet-stream` for what is encrypted. Without
+    /// one, the type with which it is downloaded counts.
+    pub content_type: Option<String>,
+}
+
+/// What an event uses media for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum MediaUse {
+    /// The event is nothing without it: a file, a sticker, a custom emoji.
+    Message,
+    /// The event can do without it: a thumbnail, the picture of a link.
+    Extra,
+}
+
+/// Returns the media in a content, outside of what people read: first what the event needs.
+pub(super) fn media_in(content: &Value) -> Vec<MediaToReupload> {
+    let mut out = Vec::new();
+    collect(&mut Vec::new(), "", &Value::Null, content, &mut out);
+    out.sort_by_key(|media| media.used_as);
+    out
+}
+
+/// Collects the addresses in `value`, which is at `path`: under `key` of `parent`, or in a list
+/// there.
+fn collect(
+    path: &mut Vec<String>,
+    key: &str,
+    parent: &Value,
+    value: &Value,
+    out: &mut Vec<MediaToReupload>,
+) {
+    match value {
+        Value::String(uri) if !is_prose(key) && !is_html(key) && is_content(uri) => {
+            out.push(MediaToReupload {
+                pointer: pointer(path),
+                uri: uri.clone(),
+                used_as: used_as(path),
+                content_type: content_type(path, parent),
+            });
+        }
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                path.push(index.to_string());
+                collect(path, key, parent, item, out);
+                path.pop();
+            }
+        }
+        Value::Object(fields) => {
+            for (key, field) in fields {
+                path.push(key.clone());
+                collect(path, key, value, field, out);
+                path.pop();
+            }
+        }
+        _ => {}
+    }
+}
+
+fn pointer(path: &[String]) -> String {
+    path.iter()
+        .map(|step| format!("/{}", step.replace('~', "~0").replace('/', "~1")))
+        .collect()
+}
+
+fn used_as(path: &[String]) -> MediaUse {
+    let path: Vec<&str> = path.iter().map(String::as_str).collect();
+    let path = match path.as_slice() {
+        ["m.new_content", path @ ..] => path,
+        path => path,
+    };
+    match path {
+        ["url"]
+        | ["file" | "m.file" | "org.matrix.msc1767.file", "url"]
+        | ["itemtypes", _, "url"]
+        | ["itemtypes", _, "file", "url"]
+        | ["m.relates_to", "key"] => MediaUse::Message,
+        _ => MediaUse::Extra,
+    }
+}
+
+/// Returns what an event says about the type of media at `path`, which is a field of `parent`.
+fn content_type(path: &[String], parent: &Value) -> Option<String> {
+    let [before @ .., key] = path else {
+        return None;
+    };
+    let holder = before.last().map_or("", String::as_str);
+    if key == "url" && is_encrypted_file(holder) {
+        return Some(OCTETS.to_owned());
+    }
+    let said = match key.as_str() {
+        "thumbnail_url" => &parent["thumbnail_info"]["mimetype"],
+        "og:image" => &parent["og:image:type"],
+        _ => &parent["info"]["mimetype"],
+    };
+    said.as_str()
+        .filter(|said| is_media_type(said))
+        .map(str::to_owned)
+}
+
+/// Returns whether a field of this name holds the address of an encrypted file, with its key.
+fn is_encrypted_file(key: &str) -> bool {
+    key.ends_with("file") || key.ends_with("encryption")
+}
+
+/// Removes media that the event can do without, with what is said about them.
+///
+/// The pointers of media that stand before it in the content stay valid, so several are removed from
+/// the last to the first.
+pub fn remove_media(content: &mut Value, media: &MediaToReupload) {
+    let Some((mut parent, mut key)) = media.pointer.rsplit_once('/') else {
+        return;
+    };
+    if let Some((above, holder)) = parent.rsplit_once('/')
+        && key == "url"
+        && is_encrypted_file(holder)
+    {
+        (parent, key) = (above, holder);
+    }
+    let key = key.replace("~1", "/").replace("~0", "~");
+    match content.pointer_mut(parent) {
+        Some(Value::Array(items)) => {
+            if let Some(index) = key.parse().ok().filter(|index| *index < items.len()) {
+                items.remove(index);
+            }
+        }
+        Some(Value::Object(fields)) => {
+            fields.remove(&key);
+            if key.starts_with("thumbnail_")
+                && !fields.contains_key("thumbnail_url")
+                && !fields.contains_key("thumbnail_file")
+            {
+                fields.remove("thumbnail_info");
+            }
+            // `og:image`, and `og:image:width` and the like beside it.
+            if key.contains(":image") {
+                fields.retain(|key, _| !key.contains(":image"));
+            }
+        }
+        _ => {}
+    }
+}

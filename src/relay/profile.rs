@@ -1,0 +1,111 @@
+//! The names that clients put before a text for people whose client does not know profiles of single
+//! messages (MSC4144): `Alice: hi`.
+
+use serde_json::{Map, Value};
+
+/// Maximum number of names that are looked for in one event.
+const NAMES_MAX: usize = 10;
+
+/// The names in the profiles of one message.
+#[derive(Debug, Default)]
+pub(super) struct ProfileNames {
+    names: Vec<String>,
+    /// Whether the text says what its author does, and so begins with their name alone.
+    is_emote: bool,
+}
+
+impl ProfileNames {
+    /// Returns the names in all profiles of a content, be it an edit.
+    pub(super) fn of(content: &Map<String, Value>) -> Self {
+        let mut names = Vec::new();
+        collect(content, &mut names);
+        // The longest first, so that no name is taken for the beginning of another.
+        names.sort_by_key(|name| std::cmp::Reverse(name.len()));
+        let is_emote = |content: &Map<String, Value>| {
+            content.get("msgtype").and_then(Value::as_str) == Some("m.emote")
+        };
+        let new = content.get("m.new_content").and_then(Value::as_object);
+        Self {
+            names,
+            is_emote: is_emote(content) || new.is_some_and(is_emote),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    /// Returns the text without a name at its beginning.
+    pub(super) fn without_name(&self, text: &str) -> String {
+        let mut names = self.names.iter();
+        match names.find_map(|name| self.rest(text, name)) {
+            // The mark of an edit stays.
+            Some((true, rest)) => format!("* {rest}"),
+            Some((false, rest)) => rest.to_owned(),
+            None => text.to_owned(),
+        }
+    }
+
+    /// Returns what follows `name` at the beginning of a text, and whether the mark of an edit stood
+    /// before it.
+    fn rest<'a>(&self, text: &'a str, name: &str) -> Option<(bool, &'a str)> {
+        let text = text.trim_start();
+        let after_mark = text.strip_prefix("* ");
+        let bare = after_mark.unwrap_or(text).trim_start();
+        // Markdown for the bold type in which clients show the name.
+        let named = bare.trim_start_matches(['*', '_']);
+        let marks = &bare[..bare.len() - named.len()];
+        let after = named.strip_prefix(name)?;
+        let after = after.strip_prefix(marks).unwrap_or(after);
+        if let Some(said) = after.trim_start().strip_prefix([':', '：']) {
+            let said = said.strip_prefix(marks).unwrap_or(said);
+            return Some((after_mark.is_some() && !self.is_emote, said.trim_start()));
+        }
+        let ends = after.is_empty() || after.starts_with(char::is_whitespace);
+        (self.is_emote && ends).then(|| (false, after.trim_start()))
+    }
+
+    /// Returns how many bytes at the beginning of a text are a name with its colon.
+    pub(super) fn length_in(&self, text: &str) -> usize {
+        let mut names = self.names.iter();
+        let rest = names.find_map(|name| self.rest(text, name));
+        rest.map_or(0, |(_, rest)| text.len() - rest.len())
+    }
+}
+
+/// Returns whether clients put a profile for a single message under this key.
+pub(super) fn is_profile(key: &str) -> bool {
+    key.starts_with("org.matrix.msc4144") || key.contains("per_message_profile")
+}
+
+/// Returns `text`, the body of a message with this content, without the name that a profile in it
+/// puts at its beginning.
+pub fn without_profile_name(content: &Value, text: &str) -> String {
+    match content.as_object() {
+        Some(content) => ProfileNames::of(content).without_name(text),
+        None => text.to_owned(),
+    }
+}
+
+fn collect(fields: &Map<String, Value>, names: &mut Vec<String>) {
+    let mut left = vec![(false, fields)];
+    while let Some((in_profile, fields)) = left.pop() {
+        let named = ["displayname", "display_name", "name", "id"];
+        if let Some(name) = named.iter().find_map(|key| fields.get(*key)?.as_str())
+            && in_profile
+            && !name.trim().is_empty()
+            && names.len() < NAMES_MAX
+        {
+            names.push(name.trim().to_owned());
+        }
+        for (key, value) in fields {
+            let in_profile = is_profile(key);
+            let values = match value {
+                Value::Array(values) => values.as_slice(),
+                value => std::slice::from_ref(value),
+            };
+            let objects = values.iter().filter_map(Value::as_object);
+            left.extend(objects.map(|fields| (in_profile, fields)));
+        }
+    }
+}
