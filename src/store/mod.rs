@@ -38,6 +38,8 @@ mod record_cache;
 pub(crate) mod seal;
 mod table;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 use std::{

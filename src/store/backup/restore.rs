@@ -17,7 +17,7 @@ use crate::{
     store::{
         Batch, Store, StoreError, StoreKey, StoreOptions, Table,
         backend::{Backend, Op, Record, sled::wait_until_closed},
-        files::{Lock, make_folder, remove_folder, sync_parent},
+        files::{Lock, make_folder, remove_folder, sync_parent, sync_tree},
         integrity::rebuild,
     },
 };
@@ -138,6 +138,7 @@ impl Store {
             }
         };
         wait_until_closed(&staging.join(PARTS[0]));
+        sync_tree(&staging)?;
         let mut old = None;
         if let Some(name) = aside.filter(|_| has_old) {
             let folder = path.join(name);
