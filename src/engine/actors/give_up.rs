@@ -17,7 +17,7 @@ use crate::{
 impl Room {
     /// Gives up an inbox item, so that it does not hold up the room forever. An encrypted message
     /// counts as unreadable, and its sender is told.
-    pub(in crate::engine) fn give_up(
+    pub(in crate::engine) async fn give_up(
         &mut self,
         number: u64,
         arrived: InboxItem,
@@ -34,7 +34,8 @@ impl Room {
         {
             self.engine.mark_seen(&event.id, true, &mut batch)?;
             if let Some(here) = self.record.conversation.clone() {
-                return self.give_up_forwarding(&here.conversation, &event, batch);
+                let id = &here.conversation;
+                return self.give_up_forwarding(id, &event, batch).await;
             }
             let open = self
                 .record
@@ -57,7 +58,7 @@ impl Room {
     }
 
     /// Gives up a message of a conversation, and tells its sender.
-    pub(in crate::engine) fn give_up_forwarding(
+    pub(in crate::engine) async fn give_up_forwarding(
         &mut self,
         id: &ConversationId,
         event: &RoomEvent,
@@ -74,6 +75,6 @@ impl Room {
                 text: not_delivered(&known).to_owned(),
             })
         });
-        self.apply(id, input.as_slice(), batch)
+        self.apply(id, input.as_slice(), batch).await
     }
 }

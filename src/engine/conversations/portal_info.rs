@@ -113,7 +113,7 @@ impl Engine {
                 person,
                 name: name.to_owned(),
             };
-            self.apply(&conversation.id, &[called], batch)?;
+            self.apply(&conversation.id, &[called], batch).await?;
             self.store().flush().await?;
         }
         Ok(())
