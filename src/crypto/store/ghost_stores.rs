@@ -13,17 +13,20 @@ use crate::store::Store;
 /// The crypto stores of all ghosts. There is one of these for a [`Store`].
 #[derive(Clone, Debug)]
 pub struct GhostStores {
-    registry: Arc<Registry>,
+    pub(super) registry: Arc<Registry>,
 }
 
 impl GhostStores {
-    /// Opens the crypto stores. Their keys are in `shred.keys` beside the database.
+    /// Opens the crypto stores. Their keys are in `shred.keys` beside the database. Blocks while it
+    /// completes rotations of keys that a crash interrupted.
     ///
     /// # Errors
     ///
     /// Fails while another `GhostStores` of the same store lives.
     pub fn open(store: &Store) -> Result<Self, GhostStoreError> {
-        let registry = Arc::new(Registry::new(store)?);
+        let registry = Registry::new(store)?;
+        registry.recover()?;
+        let registry = Arc::new(registry);
         let weak = Arc::downgrade(&registry);
         store.on_shutdown(move || {
             let registry = weak.upgrade();

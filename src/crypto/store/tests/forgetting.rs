@@ -156,18 +156,14 @@ async fn a_rotation_cut_short_at_any_step_is_finished_by_the_next_start() {
         copy_folder(&house.path(), &copy);
 
         let (_store, all) = house.open_at(&copy);
-        let ghost = all.existing(sam()).unwrap().unwrap();
-        let slots = ghost
-            .ghost
-            .records
-            .shred
-            .read(ghost.ghost.records.id)
-            .unwrap();
+        // Before anybody asks for the ghost.
+        let slots = all.registry.shred.read(ghost.ghost.records.id).unwrap();
         assert_eq!(
             slots.generations.iter().flatten().count(),
             1,
             "{died:?}: the old key is gone"
         );
+        let ghost = all.existing(sam()).unwrap().unwrap();
         assert_eq!(
             ghost.load_account().await.unwrap().unwrap(),
             account,
