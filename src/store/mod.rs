@@ -60,7 +60,7 @@ use self::{
     seal::Sealer,
 };
 pub use self::{
-    backup::{BackupContents, BackupInfo, BackupStats, Restored},
+    backup::{BackupContents, BackupInfo, BackupStats, REPLACED, Restored},
     batch::{Batch, KEY_BYTES_MAX, VALUE_BYTES_MAX},
     error::StoreError,
     failure::StoreFailure,

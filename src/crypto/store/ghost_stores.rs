@@ -1,14 +1,15 @@
 //! The crypto stores of all ghosts.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use ruma::{OwnedUserId, UserId};
 
 use super::{
     GhostStore, GhostStoreError,
     registry::{GhostIds, Registry},
+    shred_keys::ShredKeys,
 };
-use crate::store::Store;
+use crate::store::{REPLACED, Store, StoreError};
 
 /// The crypto stores of all ghosts. There is one of these for a [`Store`].
 #[derive(Clone, Debug)]
@@ -37,6 +38,19 @@ impl GhostStores {
             })
         });
         Ok(Self { registry })
+    }
+
+    /// Overwrites the keys of the stores that a restore has moved into subfolders of `folder`: the
+    /// devices that they belong to are gone. Blocks. Does nothing where it was done before.
+    pub fn destroy_replaced_keys(folder: &Path) -> Result<(), GhostStoreError> {
+        let io = |e| StoreError::io("read", folder, &e);
+        for entry in std::fs::read_dir(folder).map_err(io)? {
+            let entry = entry.map_err(io)?;
+            if entry.file_name().to_string_lossy().starts_with(REPLACED) {
+                ShredKeys::destroy_all(&entry.path().join("shred.keys"))?;
+            }
+        }
+        Ok(())
     }
 
     /// Returns the crypto store of a ghost, made if there is none.

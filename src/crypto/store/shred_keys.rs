@@ -15,10 +15,17 @@
 //! copies on write (btrfs, zfs), on a snapshot of a virtual disk, and in the spare blocks of an
 //! SSD, an old slot can survive its overwriting; `docs/store.md` says so to admins.
 
+use std::{
+    fs::OpenOptions,
+    io::{ErrorKind, Read as _},
+    os::unix::fs::FileExt as _,
+    path::Path,
+};
+
 use zeroize::Zeroizing;
 
 use super::GhostStoreError;
-use crate::store::{Store, Subkey, files::SideFile, files::check_of, random, raw};
+use crate::store::{Store, StoreError, Subkey, files::SideFile, files::check_of, random, raw};
 
 const MAGIC: &[u8; 64] = b"stonechat shred keys 1; a copy of this file undoes forgetting  \n";
 const SLOT: usize = 48;
@@ -61,6 +68,25 @@ impl ShredKeys {
         }
         file.write(0, MAGIC)?;
         Ok(Self(file))
+    }
+
+    /// Overwrites all keys in the file of a replaced store with zeros, durably. Its header stays.
+    pub(super) fn destroy_all(path: &Path) -> Result<(), GhostStoreError> {
+        let io = |e| StoreError::io("overwrite", path, &e);
+        let mut options = OpenOptions::new();
+        let file = match options.read(true).write(true).open(path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+            opened => opened.map_err(io)?,
+        };
+        let mut bytes = Zeroizing::new(Vec::new());
+        (&file).read_to_end(&mut bytes).map_err(io)?;
+        let keys = bytes.get(MAGIC.len()..).unwrap_or_default();
+        if keys.iter().any(|byte| *byte != 0) {
+            file.write_all_at(&vec![0; keys.len()], MAGIC.len() as u64)
+                .and_then(|()| file.sync_data())
+                .map_err(io)?;
+        }
+        Ok(())
     }
 
     pub(super) fn read(&self, ghost: u32) -> Result<KeySlots, GhostStoreError> {

@@ -24,6 +24,8 @@ use crate::{
 
 /// Folder in which the backup is imported before it takes the place of a store.
 const STAGING: &str = "restoring";
+/// How the name of a folder with a replaced store begins.
+pub const REPLACED: &str = "replaced-";
 /// The parts of a store, in the order in which they are moved away. A folder with `progress` but
 /// without its database, or with another one, is refused as one that has lost writes.
 const PARTS: [&str; 3] = ["sled", "shred.keys", "progress"];
