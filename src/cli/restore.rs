@@ -14,7 +14,7 @@ use crate::{
     clock::{Clock, SystemClock, Timestamp},
     config::{Setup, secrets::Environment},
     crypto::store::SAVED_IDENTITIES,
-    store::{BackupContents, Restored, Store, StoreError, TableKey},
+    store::{BackupContents, REPLACED, Restored, Store, StoreError, TableKey},
 };
 
 /// The arguments of `restore`.
@@ -48,7 +48,7 @@ impl Restore {
         let contents = Store::read_backup(&mut reader, &key, &COUNTED_TABLES)?;
         check_server_name(&contents, &setup)?;
         let now = SystemClock.now();
-        let aside = format!("replaced-{}", folder_name(now));
+        let aside = format!("{REPLACED}{}", folder_name(now));
         if Store::exists_in(&setup.data) && !self.force {
             return Err(CliError::Check(format!(
                 "there is a database in {} already; --force moves it to {}. Nothing was changed",
@@ -103,8 +103,8 @@ fn print_summary(contents: &BackupContents, replaced: &Restored, setup: &Setup) 
     println!("Restored into {}: a backup {of}.", setup.data.display());
     if let Some(aside) = &replaced.aside {
         println!(
-            "The previous database is in {}. Never start Stonechat on it again; delete it when all is \
-             well.",
+            "The previous database is in {}. Never start Stonechat on it again: once the next start is \
+             done, the keys in its shred.keys are overwritten. Delete it when all is well.",
             aside.display()
         );
     }

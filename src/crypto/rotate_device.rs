@@ -77,6 +77,12 @@ impl Machines {
         let Some(saved) = self.0.stores.saved_identity(user)? else {
             return self.check_without_identity(user, record).await;
         };
+        // The device was removed while the backup was written, after the identities were listed.
+        // (A rotation that was interrupted has a device.)
+        if record.device.is_none() {
+            self.commit_without_saved_identity(user, &record).await?;
+            return self.check_without_identity(user, record).await;
+        }
         self.begin_rotation(user, &mut record, saved).await?;
         let ghost = self.signing_machine(user).await?;
         let requests = prepare(&ghost).await?;

@@ -229,9 +229,7 @@ struct Inner {
     /// Rooms of a transaction whose last part has not come. They are woken with it.
     held_rooms: Mutex<Vec<OwnedRoomId>>,
     /// The decision lock of conversations.
-    decision_lock: std::sync::Mutex<()>,
-    /// Whether the latest change of a conversation is durable.
-    changes: conversations::repository::ChangeDurability,
+    decisions: std::sync::Mutex<conversations::decisions::Decisions>,
     /// Held, by ghost, while it makes a portal: until that is recorded, the ghost must not leave it
     /// as a forgotten room.
     creating: KeyedLocks<Ghost>,
@@ -292,8 +290,7 @@ impl Engine {
             syncs: Semaphore::new(SYNCS),
             backfills: std::sync::Mutex::default(),
             held_rooms: Mutex::default(),
-            decision_lock: std::sync::Mutex::default(),
-            changes: conversations::repository::ChangeDurability::default(),
+            decisions: std::sync::Mutex::default(),
             creating: KeyedLocks::default(),
             portal_locks: KeyedLocks::default(),
             room_left: Notify::new(),

@@ -49,9 +49,9 @@ pub enum StoreError {
     },
     /// The database opened, but writes that were acknowledged are not in it.
     #[error(
-        "the store at {path} has lost acknowledged writes: it ends with batch {found}, but batch \
-         {expected} was confirmed; a file was truncated, damaged or replaced by an older one; \
-         restore the store from a backup"
+        "the store at {path} has lost acknowledged writes: {}; a file was truncated, damaged or \
+         replaced by an older one; restore the store from a backup",
+        describe_loss(*.found, *.expected)
     )]
     LostWrites {
         /// The folder of the store.
@@ -160,6 +160,14 @@ pub enum StoreError {
     /// A backup cannot be written or read.
     #[error("{0}")]
     Backup(String),
+}
+
+fn describe_loss(found: u64, expected: u64) -> String {
+    match expected {
+        // A restored store whose records are gone before its first start.
+        0 => "its database is empty".to_owned(),
+        _ => format!("it ends with batch {found}, but batch {expected} was confirmed"),
+    }
 }
 
 impl StoreError {

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{DirBuilder, File, OpenOptions, TryLockError},
+    io::ErrorKind,
     os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -13,21 +14,22 @@ use zeroize::Zeroizing;
 
 use super::{StoreError, StoreFailure};
 
-/// Makes a folder that only its owner can read.
+/// Makes a folder that only its owner can read, durably.
 pub(crate) fn make_folder(path: &Path) -> Result<(), StoreError> {
+    let missing = path.ancestors().take_while(|it| !it.exists());
+    let new: Vec<&Path> = missing.filter(|it| !it.as_os_str().is_empty()).collect();
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(path)
-        .map_err(|e| StoreError::io("create", path, &e))
+        .map_err(|e| StoreError::io("create", path, &e))?;
+    new.into_iter().try_for_each(sync_parent)
 }
 
 /// Removes a folder and everything in it, if it exists.
 pub(super) fn remove_folder(path: &Path) -> Result<(), StoreError> {
     match std::fs::remove_dir_all(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(StoreError::io("remove", path, &e))
-        }
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(StoreError::io("remove", path, &e)),
         _ => Ok(()),
     }
 }
@@ -46,13 +48,38 @@ pub(crate) fn open_private(path: &Path) -> Result<File, StoreError> {
 
 /// Makes the name of a new file durable.
 pub(crate) fn sync_parent(path: &Path) -> Result<(), StoreError> {
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    File::open(parent)
-        .and_then(|folder| folder.sync_all())
-        .map_err(|e| StoreError::io("write", parent, &e))
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => sync_folder(parent),
+        _ => sync_folder(Path::new(".")),
+    }
+}
+
+/// Makes the names in a folder durable, where the file system can do that: some network and FUSE
+/// file systems know no sync of a folder.
+pub(crate) fn sync_folder(folder: &Path) -> Result<(), StoreError> {
+    match File::open(folder).and_then(|folder| folder.sync_all()) {
+        Err(e) if matches!(e.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => Ok(()),
+        synced => synced.map_err(|e| StoreError::io("write", folder, &e)),
+    }
+}
+
+/// Makes every file of a folder and of the folders in it durable, and their names.
+pub(super) fn sync_tree(folder: &Path) -> Result<(), StoreError> {
+    for entry in std::fs::read_dir(folder).map_err(|e| StoreError::io("read", folder, &e))? {
+        let path = entry
+            .map_err(|e| StoreError::io("read", folder, &e))?
+            .path();
+        if path.is_dir() {
+            sync_tree(&path)?;
+            continue;
+        }
+        match File::open(&path).and_then(|file| file.sync_all()) {
+            // sled deletes files of its own at any time.
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            synced => synced.map_err(|e| StoreError::io("write", &path, &e))?,
+        }
+    }
+    sync_folder(folder)
 }
 
 /// How long to wait for a lock that another process holds.
@@ -122,6 +149,16 @@ impl Progress {
         self.file.read_exact_at(&mut bytes, 0).ok()?;
         let (number, check) = bytes.split_first_chunk::<8>()?;
         (*check == check_of(number)).then(|| u64::from_be_bytes(*number))
+    }
+
+    /// Writes that an imported database must hold its records, durably: without a number, an empty
+    /// database would be taken for a new one.
+    pub(super) fn begin(folder: &Path) -> Result<(), StoreError> {
+        let progress = Self::open(folder)?;
+        progress.write(0)?;
+        let synced = progress.file.sync_all();
+        synced.map_err(|e| StoreError::io("write", &progress.path, &e))?;
+        sync_folder(folder)
     }
 
     pub(super) fn write(&self, number: u64) -> Result<(), StoreError> {
@@ -222,7 +259,7 @@ impl SideFile {
                     match file.read_at(&mut bytes[filled..], offset + filled as u64) {
                         Ok(0) => break,
                         Ok(n) => filled += n,
-                        Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                        Err(e) if e.kind() == ErrorKind::Interrupted => {}
                         Err(e) => {
                             return failure.record_fatal(Err(StoreError::io("read", path, &e)));
                         }

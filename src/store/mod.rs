@@ -38,6 +38,8 @@ mod record_cache;
 pub(crate) mod seal;
 mod table;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 use std::{
@@ -58,7 +60,7 @@ use self::{
     seal::Sealer,
 };
 pub use self::{
-    backup::{BackupContents, BackupInfo, BackupStats, Restored},
+    backup::{BackupContents, BackupInfo, BackupStats, REPLACED, Restored},
     batch::{Batch, KEY_BYTES_MAX, VALUE_BYTES_MAX},
     error::StoreError,
     failure::StoreFailure,

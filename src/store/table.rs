@@ -22,7 +22,7 @@ pub(super) const META_ID: u8 = 1;
 pub trait Table: 'static {
     /// The first byte of every key of the table, unique among all tables: 1 to 9 for the store
     /// and the crypto store, 10 to 29 engine, 30 to 49 directory, 50 to 59 conversations, 60 to 69
-    /// bot, 70 to 79 crypto.
+    /// bot, 70 to 79 crypto. 255 is reserved for the backends.
     const ID: u8;
     /// The name of the table in messages and metrics.
     const NAME: &'static str;

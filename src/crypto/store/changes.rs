@@ -93,6 +93,14 @@ impl StoredGhost {
             .clone();
         if let Some(filter) = filter {
             filter_room_keys(&filter, &mut changes);
+            // The machine saves each session of its own as one to read, too. Nobody reads it: a
+            // ghost's own messages are skipped.
+            if !changes.inbound_group_sessions.is_empty() {
+                let own = self.static_account()?.identity_keys().curve25519;
+                changes
+                    .inbound_group_sessions
+                    .retain(|session| session.sender_key() != own);
+            }
         }
         changes.inbound_group_sessions =
             furthest_back(std::mem::take(&mut changes.inbound_group_sessions)).await;

@@ -89,7 +89,8 @@ impl GhostStore {
         self.ghost.outbound_sessions.of(room)
     }
 
-    /// Seals every secret record of this ghost under a new key, and destroys the old one.
+    /// Gives every group of this ghost's records of which an older version may be on the disk a new
+    /// key, and destroys the old ones.
     ///
     /// Once this returns `Ok`, nothing on disk decrypts what was deleted or overwritten before the
     /// call. If it fails or the process dies, the next start completes it.

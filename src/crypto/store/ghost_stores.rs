@@ -1,29 +1,33 @@
 //! The crypto stores of all ghosts.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use ruma::{OwnedUserId, UserId};
 
 use super::{
     GhostStore, GhostStoreError,
     registry::{GhostIds, Registry},
+    shred_keys::ShredKeys,
 };
-use crate::store::Store;
+use crate::store::{REPLACED, Store, StoreError};
 
 /// The crypto stores of all ghosts. There is one of these for a [`Store`].
 #[derive(Clone, Debug)]
 pub struct GhostStores {
-    registry: Arc<Registry>,
+    pub(super) registry: Arc<Registry>,
 }
 
 impl GhostStores {
-    /// Opens the crypto stores. Their keys are in `shred.keys` beside the database.
+    /// Opens the crypto stores. Their keys are in `shred.keys` beside the database. Blocks while it
+    /// completes rotations of keys that a crash interrupted.
     ///
     /// # Errors
     ///
     /// Fails while another `GhostStores` of the same store lives.
     pub fn open(store: &Store) -> Result<Self, GhostStoreError> {
-        let registry = Arc::new(Registry::new(store)?);
+        let registry = Registry::new(store)?;
+        registry.recover()?;
+        let registry = Arc::new(registry);
         let weak = Arc::downgrade(&registry);
         store.on_shutdown(move || {
             let registry = weak.upgrade();
@@ -34,6 +38,19 @@ impl GhostStores {
             })
         });
         Ok(Self { registry })
+    }
+
+    /// Overwrites the keys of the stores that a restore has moved into subfolders of `folder`: the
+    /// devices that they belong to are gone. Blocks. Does nothing where it was done before.
+    pub fn destroy_replaced_keys(folder: &Path) -> Result<(), GhostStoreError> {
+        let io = |e| StoreError::io("read", folder, &e);
+        for entry in std::fs::read_dir(folder).map_err(io)? {
+            let entry = entry.map_err(io)?;
+            if entry.file_name().to_string_lossy().starts_with(REPLACED) {
+                ShredKeys::destroy_all(&entry.path().join("shred.keys"))?;
+            }
+        }
+        Ok(())
     }
 
     /// Returns the crypto store of a ghost, made if there is none.

@@ -9,10 +9,10 @@
 //! # How records are sealed
 //!
 //! Values are sealed with XChaCha20-Poly1305. Secret records (the account, sessions, the private
-//! identity, …) are sealed under a key made of the store's key and a key in the file `shred.keys`
-//! that [`GhostStore::rotate_epoch`] replaces and destroys; other people's public keys under one
-//! that lasts as long as the ghost. Rooms, people, devices and sessions appear in keys only as
-//! keyed hashes.
+//! identity, …) are sealed under the keys of the ghost's ring (`key_ring.rs`); the ring under a key
+//! made of the store's key and a key in the file `shred.keys` that [`GhostStore::rotate_epoch`]
+//! replaces and destroys; other people's public keys under one that lasts as long as the ghost.
+//! Rooms, people, devices and sessions appear in keys only as keyed hashes.
 
 mod backup;
 mod changes;
@@ -23,6 +23,7 @@ mod ghost;
 mod ghost_store;
 mod ghost_stores;
 mod inbound_cache;
+mod key_ring;
 mod key_rotation;
 mod olm_hashes;
 mod outbound_sessions;

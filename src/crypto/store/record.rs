@@ -24,7 +24,7 @@ pub(super) struct Kind {
     pub(super) byte: u8,
     pub(super) name: &'static str,
     /// Whether it is sealed under the key that lasts as long as the ghost: what others publish
-    /// about themselves. The rest is sealed again at every rotation.
+    /// about themselves. The rest is sealed under the keys of the ghost's ring.
     pub(super) lasting: bool,
 }
 
@@ -86,6 +86,27 @@ pub(super) const PENDING_BUNDLE: Kind = secret(b'q', "pending room key bundle");
 pub(super) const DOWNLOADED: Kind = lasting(b'f', "downloaded room");
 /// Name.
 pub(super) const CUSTOM: Kind = secret(b'c', "custom value");
+
+/// The keys under which the secret records are sealed.
+pub(super) const RING: Kind = secret(b'g', "key ring");
+
+/// The secret kinds whose first part is a room.
+pub(super) const ROOM_KINDS: &[Kind] = &[INBOUND, OUTBOUND, WITHHELD, BUNDLE, PENDING_BUNDLE];
+/// The secret kinds whose first part is a device.
+pub(super) const DEVICE_KINDS: &[Kind] = &[OLM];
+/// The other secret kinds.
+pub(super) const OTHER_SECRET_KINDS: &[Kind] = &[
+    ACCOUNT,
+    PRIVATE_IDENTITY,
+    BACKUP_KEY,
+    DEHYDRATED,
+    REQUEST,
+    REQUEST_BY_INFO,
+    SECRET,
+    CUSTOM,
+];
+/// The place of the kind in a key: after table and ghost.
+pub(super) const KIND_AT: usize = 1 + 4;
 
 /// Returns the prefix of every key of a ghost.
 pub(super) fn ghost_prefix(ghost: u32) -> Vec<u8> {

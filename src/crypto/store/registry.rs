@@ -39,7 +39,7 @@ impl Table for NextGhostId {
 #[derive(Debug)]
 pub(super) struct Registry {
     pub(super) store: Store,
-    shred: ShredKeys,
+    pub(super) shred: ShredKeys,
     /// The ghosts in use. All handles of one share its keys and locks.
     in_use: Mutex<HashMap<String, Weak<StoredGhost>>>,
 }
@@ -52,6 +52,30 @@ impl Registry {
             shred: ShredKeys::open(store, fresh)?,
             in_use: Mutex::default(),
         })
+    }
+
+    /// Completes what a crash interrupted: rotations, and the deletion of ghosts whose keys are
+    /// destroyed. Blocks; called before a ghost is in use, so nobody waits for it.
+    pub(super) fn recover(&self) -> Result<(), GhostStoreError> {
+        let store = &self.store;
+        for page in store.pages::<GhostIds>(&[]) {
+            for (user, id) in page? {
+                let slots = self.shred.read(id)?;
+                if slots.wiped {
+                    delete_all(store, id, &user)?;
+                } else if slots.generations.iter().all(Option::is_some) {
+                    let records = SealedRecords::new(id, store, &self.shred, slots)?;
+                    match records.finish_rotation() {
+                        // The ghost's machine reports it.
+                        Err(error @ GhostStoreError::Unseal { .. }) => {
+                            tracing::error!(ghost = user, %error, "its keys cannot be rotated");
+                        }
+                        finished => finished?,
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Returns a ghost, made if there is none.
@@ -98,12 +122,9 @@ impl Registry {
         };
         let slots = self.shred.read(id)?;
         if slots.wiped {
-            // A crash came after its keys were destroyed and before its records were.
-            delete_all(store, id, user.as_str())?;
             return Ok(None);
         }
         let records = SealedRecords::new(id, store, &self.shred, slots)?;
-        records.finish_rotation()?;
         let ghost = StoredGhost::new(user.to_string(), records);
         Ok(Some(Self::register(in_use, ghost)))
     }

@@ -1,6 +1,6 @@
 //! The records of one ghost: how they are sealed, written and read.
 
-use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
@@ -8,7 +8,8 @@ use zeroize::Zeroizing;
 use super::{
     GhostStoreError,
     inbound_cache::InboundSessionCache,
-    record::{Keys, Kind, decode, ghost_prefix},
+    key_ring::{Group, KeyRing},
+    record::{Keys, Kind, RING, decode},
     shred_keys::{KeySlots, LASTING, ShredKeys},
 };
 use crate::store::{Batch, Store, StoreError, Subkey, raw, seal::Sealer};
@@ -27,31 +28,44 @@ pub(super) struct SealedRecords {
     seals: RwLock<Seals>,
     /// The inbound group sessions used last.
     pub(super) inbound_sessions: InboundSessionCache,
+    /// The number of values sealed so far.
+    #[cfg(test)]
+    pub(super) sealed: std::sync::atomic::AtomicUsize,
 }
 
 /// The ciphers of a ghost, `None` once it is wiped.
-struct Seals {
+pub(super) struct Seals {
     lasting: Option<Sealer>,
-    generations: [Option<(u64, Sealer)>; 2],
+    /// The keys in `shred.keys`.
+    pub(super) generations: [Option<(u64, Sealer)>; 2],
+    /// The keys of secret records; `None` if the ring cannot be opened.
+    pub(super) ring: Option<KeyRing>,
+    /// The epoch of the key under which the ring is sealed.
+    pub(super) ring_epoch: u64,
 }
 
 impl Seals {
-    fn newest(&self) -> Option<&(u64, Sealer)> {
+    pub(super) fn newest(&self) -> Option<&(u64, Sealer)> {
         self.generations
             .iter()
             .flatten()
             .max_by_key(|(epoch, _)| *epoch)
     }
 
-    fn of(&self, epoch: u64) -> Option<&Sealer> {
-        if epoch == LASTING {
-            return self.lasting.as_ref();
-        }
+    fn of_generation(&self, epoch: u64) -> Option<&Sealer> {
         self.generations
             .iter()
             .flatten()
             .find(|(e, _)| *e == epoch)
             .map(|(_, sealer)| sealer)
+    }
+
+    /// Returns the ring, to read or write a secret record.
+    pub(super) fn ring(&self, kind: &'static str) -> Result<&KeyRing, GhostStoreError> {
+        if self.lasting.is_none() {
+            return Err(GhostStoreError::Wiped);
+        }
+        self.ring.as_ref().ok_or(GhostStoreError::Unseal { kind })
     }
 }
 
@@ -108,16 +122,32 @@ impl SealedRecords {
         let mut seals = Seals {
             lasting: Some(sealer(store, id, LASTING, &lasting)?),
             generations: [None, None],
+            ring: None,
+            ring_epoch: 0,
         };
         for (generation, slot) in seals.generations.iter_mut().zip(slots.generations) {
             if let Some((epoch, key)) = slot {
                 *generation = Some((epoch, sealer(store, id, epoch, &key)?));
             }
         }
-        if seals.newest().is_none() {
+        let Some((newest, _)) = seals.newest() else {
             return Err(GhostStoreError::KeysGone {
                 why: "has no key for one of the ghosts",
             });
+        };
+        let place = keys.of(RING, &[]);
+        match raw::get(store, &place)? {
+            None => (seals.ring, seals.ring_epoch) = (Some(KeyRing::default()), *newest),
+            Some(value) => {
+                seals.ring_epoch = number_of(&value).unwrap_or_default();
+                let sealer = seals.of_generation(seals.ring_epoch);
+                // Its key is gone if the database is an older copy.
+                let plain = sealer.and_then(|it| it.open(&place, value.get(8..)?));
+                seals.ring = plain.map(|plain| KeyRing::decode(&plain)).transpose()?;
+            }
+        }
+        if let Some(ring) = &mut seals.ring {
+            ring.trust_since(store.run().trusted_since);
         }
         Ok(Self {
             id,
@@ -126,11 +156,18 @@ impl SealedRecords {
             keys,
             seals: RwLock::new(seals),
             inbound_sessions: InboundSessionCache::default(),
+            #[cfg(test)]
+            sealed: std::sync::atomic::AtomicUsize::default(),
         })
     }
 
-    fn seals(&self) -> RwLockReadGuard<'_, Seals> {
+    pub(super) fn seals(&self) -> RwLockReadGuard<'_, Seals> {
         self.seals.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the ciphers to change them. Nothing is read or written meanwhile.
+    pub(super) fn seals_mut(&self) -> RwLockWriteGuard<'_, Seals> {
+        self.seals.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Seals the values, and applies all writes in one batch.
@@ -138,24 +175,99 @@ impl SealedRecords {
         if writes.is_empty() {
             return Ok(());
         }
-        // Held until the batch is applied, so that a rotation misses no record.
-        let seals = self.seals();
-        let (lasting, newest) = seals
-            .lasting
-            .as_ref()
-            .zip(seals.newest())
-            .ok_or(GhostStoreError::Wiped)?;
+        {
+            // Held until the batch is applied, so that a rotation misses no record.
+            let seals = self.seals();
+            if self.ring_after(&seals, &writes)?.is_none() {
+                return self.apply(&seals, writes, Batch::new());
+            }
+        }
+        let mut seals = self.seals_mut();
+        // Again, since another write may have come between.
         let mut batch = Batch::new();
+        let former = match self.ring_after(&seals, &writes)? {
+            None => None,
+            Some(ring) => {
+                self.put_ring(&seals, &ring, seals.ring_epoch, &mut batch)?;
+                seals.ring.replace(ring)
+            }
+        };
+        let applied = self.apply(&seals, writes, batch);
+        if applied.is_err() && former.is_some() {
+            seals.ring = former;
+        }
+        applied
+    }
+
+    /// Returns the ring as it has to be for these writes, if it has to change: a group with a new
+    /// record needs a key, and one of which a record is overwritten or deleted is outdated.
+    fn ring_after(
+        &self,
+        seals: &Seals,
+        writes: &Writes,
+    ) -> Result<Option<KeyRing>, GhostStoreError> {
+        let mut changed = None;
+        for write in &writes.0 {
+            let (key, is_put) = match write {
+                Write::Put(_, key, _) => (key, true),
+                Write::Delete(key) => (key, false),
+                Write::Mark(_) => continue,
+            };
+            let Some(group) = Group::of(key) else {
+                continue;
+            };
+            let ring = match &changed {
+                Some(ring) => ring,
+                None => seals.ring("key ring")?,
+            };
+            let needs_key = is_put && !ring.has(group);
+            let outdates = ring.has(group) && !ring.is_outdated(group) && self.has(key)?;
+            if needs_key || outdates {
+                let mut next = ring.clone();
+                if needs_key {
+                    next.renew(group)?;
+                } else {
+                    next.mark_outdated(group);
+                }
+                changed = Some(next);
+            }
+        }
+        Ok(changed)
+    }
+
+    pub(super) fn put_ring(
+        &self,
+        seals: &Seals,
+        ring: &KeyRing,
+        epoch: u64,
+        batch: &mut Batch,
+    ) -> Result<(), GhostStoreError> {
+        let key = self.keys.of(RING, &[]);
+        let sealer = seals.of_generation(epoch).ok_or(GhostStoreError::Wiped)?;
+        let sealed = self.seal(sealer, epoch, &key, &ring.encode())?;
+        Ok(raw::put(batch, key, sealed)?)
+    }
+
+    fn apply(
+        &self,
+        seals: &Seals,
+        writes: Writes,
+        mut batch: Batch,
+    ) -> Result<(), GhostStoreError> {
+        let lasting = seals.lasting.as_ref().ok_or(GhostStoreError::Wiped)?;
         let keys: Vec<_> = writes.0.iter().map(Write::key).cloned().collect();
         for write in writes.0 {
             match write {
                 Write::Put(kind, key, plain) => {
-                    let (epoch, sealer) = if kind.lasting {
-                        (LASTING, lasting)
-                    } else {
-                        (newest.0, &newest.1)
+                    let sealed = match Group::of(&key) {
+                        None => self.seal(lasting, LASTING, &key, &plain)?,
+                        Some(group) => {
+                            let unsealable = || GhostStoreError::Unseal { kind: kind.name };
+                            let of_group = seals.ring(kind.name)?.sealer(group);
+                            let (number, sealer) = of_group.ok_or_else(unsealable)?;
+                            self.seal(&sealer, number, &key, &plain)?
+                        }
                     };
-                    let sealed = seal(sealer, epoch, &key, &plain)?;
                     raw::put(&mut batch, key, sealed)?;
                 }
                 Write::Mark(key) => raw::put(&mut batch, key, Vec::new())?,
@@ -165,6 +277,23 @@ impl SealedRecords {
         let applied = self.store.apply(batch);
         self.inbound_sessions.invalidate(keys.iter());
         Ok(applied?)
+    }
+
+    /// Seals a value: the number of the key (8 bytes), then what [`Sealer::seal`] makes. The number
+    /// needs no protection: it only selects the key, and another key does not open the record.
+    pub(super) fn seal(
+        &self,
+        sealer: &Sealer,
+        number: u64,
+        key: &[u8],
+        plain: &[u8],
+    ) -> Result<Vec<u8>, StoreError> {
+        #[cfg(test)]
+        self.sealed
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let mut value = number.to_be_bytes().to_vec();
+        value.extend_from_slice(&sealer.seal(key, plain)?);
+        Ok(value)
     }
 
     /// Returns a record.
@@ -234,71 +363,14 @@ impl SealedRecords {
         }
     }
 
-    /// Returns the slot and the epoch of a new key; `None` while two keys are in use.
-    pub(super) fn free_generation_slot(&self) -> Result<Option<(usize, u64)>, GhostStoreError> {
-        let seals = self.seals();
-        let newest = seals.newest().ok_or(GhostStoreError::Wiped)?.0;
-        Ok(seals
-            .generations
-            .iter()
-            .position(Option::is_none)
-            .map(|slot| (slot, newest + 1)))
-    }
-
-    /// Seals records under this key from now on.
-    pub(super) fn install_key(
-        &self,
-        slot: usize,
-        epoch: u64,
-        key: &Subkey,
-    ) -> Result<(), GhostStoreError> {
-        let sealer = sealer(&self.store, self.id, epoch, key)?;
-        let mut seals = self.seals.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(generation) = seals.generations.get_mut(slot) {
-            *generation = Some((epoch, sealer));
-        }
-        Ok(())
-    }
-
-    /// Seals every record under an older key again under the newest, in one batch.
-    pub(super) fn reseal(&self) -> Result<(), GhostStoreError> {
-        // Locked for writing, so that no record is written under the older key.
-        let seals = self.seals.write().unwrap_or_else(PoisonError::into_inner);
-        let (epoch, newest) = seals.newest().ok_or(GhostStoreError::Wiped)?;
-        let mut batch = Batch::new();
-        self.pages(&ghost_prefix(self.id), |key, value| {
-            if epoch_of(&value).is_some_and(|old| old != LASTING && old != *epoch) {
-                let plain = open(&seals, "any", &key, &value)?;
-                let sealed = seal(newest, *epoch, &key, &plain)?;
-                raw::put(&mut batch, key, sealed)?;
-            }
-            Ok(true)
-        })?;
-        Ok(self.store.apply(batch)?)
-    }
-
-    /// Returns the slot of the older of two keys.
-    pub(super) fn older_generation_slot(&self) -> Option<usize> {
-        match &self.seals().generations {
-            [Some((first, _)), Some((second, _))] => Some(usize::from(first > second)),
-            _ => None,
-        }
-    }
-
-    /// Drops a key from memory, after it is destroyed on disk.
-    pub(super) fn drop_key(&self, slot: usize) {
-        let mut seals = self.seals.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(generation) = seals.generations.get_mut(slot) {
-            *generation = None;
-        }
-    }
-
     /// Drops all keys from memory.
     pub(super) fn drop_all_keys(&self) {
-        let mut seals = self.seals.write().unwrap_or_else(PoisonError::into_inner);
+        let mut seals = self.seals_mut();
         *seals = Seals {
             lasting: None,
             generations: [None, None],
+            ring: None,
+            ring_epoch: 0,
         };
         self.inbound_sessions.clear();
     }
@@ -333,7 +405,12 @@ impl SealedRecords {
     }
 }
 
-fn sealer(store: &Store, ghost: u32, epoch: u64, key: &Subkey) -> Result<Sealer, StoreError> {
+pub(super) fn sealer(
+    store: &Store,
+    ghost: u32,
+    epoch: u64,
+    key: &Subkey,
+) -> Result<Sealer, StoreError> {
     let purpose: [&[u8]; 3] = [
         b"stonechat crypto record",
         &ghost.to_be_bytes(),
@@ -344,30 +421,29 @@ fn sealer(store: &Store, ghost: u32, epoch: u64, key: &Subkey) -> Result<Sealer,
     ))
 }
 
-/// A sealed record: the epoch of its key (8 bytes), then what [`Sealer::seal`] makes.
-fn seal(sealer: &Sealer, epoch: u64, key: &[u8], plain: &[u8]) -> Result<Vec<u8>, StoreError> {
-    let mut value = epoch.to_be_bytes().to_vec();
-    // The epoch needs no further protection: it only selects the key, and another key does not open
-    // the record.
-    value.extend_from_slice(&sealer.seal(key, plain)?);
-    Ok(value)
+/// Returns the number of the key under which a value is sealed.
+fn number_of(value: &[u8]) -> Option<u64> {
+    value
+        .first_chunk()
+        .map(|number| u64::from_be_bytes(*number))
 }
 
-fn epoch_of(value: &[u8]) -> Option<u64> {
-    value.first_chunk().map(|epoch| u64::from_be_bytes(*epoch))
-}
-
-fn open(
+pub(super) fn open(
     seals: &Seals,
     kind: &'static str,
     key: &[u8],
     value: &[u8],
 ) -> Result<Plain, GhostStoreError> {
-    if seals.lasting.is_none() {
-        return Err(GhostStoreError::Wiped);
-    }
-    epoch_of(value)
-        .and_then(|epoch| seals.of(epoch))
-        .and_then(|sealer| sealer.open(key, value.get(8..)?))
-        .ok_or(GhostStoreError::Unseal { kind })
+    let lasting = seals.lasting.as_ref().ok_or(GhostStoreError::Wiped)?;
+    let unsealable = || GhostStoreError::Unseal { kind };
+    let number = number_of(value).ok_or_else(unsealable)?;
+    let sealed = value.get(8..).unwrap_or_default();
+    let plain = match Group::of(key) {
+        None => lasting.open(key, sealed),
+        Some(group) => match seals.ring(kind)?.sealer(group) {
+            Some((current, sealer)) if current == number => sealer.open(key, sealed),
+            _ => None,
+        },
+    };
+    plain.ok_or_else(unsealable)
 }

@@ -1,24 +1,31 @@
 //! Keys that can be destroyed: the file `shred.keys` beside the database.
 //!
 //! sled appends: overwritten and deleted bytes stay on the disk for an unknown time, and with them
-//! the sessions of conversations that are over. So the records of a ghost are sealed under its own
-//! key. One half of that key is in this file, outside the database, in a place that is
-//! *overwritten*: once the old key is gone, nobody can read the old bytes, with or without the key
-//! of the store.
+//! the sessions of conversations that are over. So the keys of a ghost's records are in one record,
+//! its ring (`key_ring.rs`), which is sealed under the ghost's own key. One half of that key is in
+//! this file, outside the database, in a place that is *overwritten*: once the old key is gone,
+//! nobody can read an older ring and what was under its keys, with or without the key of the store.
 //!
 //! The file: a header of 64 bytes, then 144 bytes per ghost: three slots of 48 bytes, each a key
 //! (32), its epoch (8, big endian) and a check of both (8). A slot of zeros is empty. Slot 0, of
 //! epoch 0, holds the key of *lasting* records (other people's public keys), which goes when the
-//! ghost goes. Slots 1 and 2 hold the key of everything else, one generation each.
+//! ghost goes. Slots 1 and 2 hold the key of the ring, one generation each.
 //!
 //! Overwriting in place is what ext4 and xfs do to a file of this kind. On a file system that
 //! copies on write (btrfs, zfs), on a snapshot of a virtual disk, and in the spare blocks of an
 //! SSD, an old slot can survive its overwriting; `docs/store.md` says so to admins.
 
+use std::{
+    fs::OpenOptions,
+    io::{ErrorKind, Read as _},
+    os::unix::fs::FileExt as _,
+    path::Path,
+};
+
 use zeroize::Zeroizing;
 
 use super::GhostStoreError;
-use crate::store::{Store, Subkey, files::SideFile, files::check_of, random, raw};
+use crate::store::{Store, StoreError, Subkey, files::SideFile, files::check_of, random, raw};
 
 const MAGIC: &[u8; 64] = b"stonechat shred keys 1; a copy of this file undoes forgetting  \n";
 const SLOT: usize = 48;
@@ -61,6 +68,25 @@ impl ShredKeys {
         }
         file.write(0, MAGIC)?;
         Ok(Self(file))
+    }
+
+    /// Overwrites all keys in the file of a replaced store with zeros, durably. Its header stays.
+    pub(super) fn destroy_all(path: &Path) -> Result<(), GhostStoreError> {
+        let io = |e| StoreError::io("overwrite", path, &e);
+        let mut options = OpenOptions::new();
+        let file = match options.read(true).write(true).open(path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+            opened => opened.map_err(io)?,
+        };
+        let mut bytes = Zeroizing::new(Vec::new());
+        (&file).read_to_end(&mut bytes).map_err(io)?;
+        let keys = bytes.get(MAGIC.len()..).unwrap_or_default();
+        if keys.iter().any(|byte| *byte != 0) {
+            file.write_all_at(&vec![0; keys.len()], MAGIC.len() as u64)
+                .and_then(|()| file.sync_data())
+                .map_err(io)?;
+        }
+        Ok(())
     }
 
     pub(super) fn read(&self, ghost: u32) -> Result<KeySlots, GhostStoreError> {

@@ -3,8 +3,8 @@
 use super::*;
 use crate::{
     clock::Timestamp,
-    crypto::store::GhostStores,
-    store::{BackupInfo, StoreKey, StoreOptions},
+    crypto::{record::GhostRecords, store::GhostStores},
+    store::{BackupInfo, Batch, StoreKey, StoreOptions},
     testing::When,
 };
 
@@ -131,6 +131,37 @@ async fn a_new_device_is_made_once_wherever_a_crash_comes() {
             assert!(after.fake.uploaded(sam(), &device) >= 50);
         }
     }
+}
+
+/// The identities are listed first, and the records are written to the backup at its end.
+#[tokio::test]
+async fn a_handle_released_while_the_backup_was_written_stays_free() {
+    let (world, key, _folder) = on_disk().await;
+    world.machines.provision(sam(), "Sam").await.unwrap();
+    let (after, _keep) = restored(&world, &key).await;
+    world.machines.retire(sam()).await.unwrap();
+    let record = world.machines.record(sam()).unwrap().unwrap();
+    let mut batch = Batch::new();
+    batch
+        .put::<GhostRecords>(&sam().to_owned(), &record)
+        .unwrap();
+    after.store.commit(batch).await.unwrap();
+    assert!(
+        after
+            .machines
+            .0
+            .stores
+            .saved_identity(sam())
+            .unwrap()
+            .is_some()
+    );
+
+    let rotated = after.machines.rotate_device(sam()).await.unwrap();
+    assert_eq!(rotated, DeviceRotation::Unchanged);
+    let saved = after.machines.0.stores.saved_identity(sam()).unwrap();
+    assert!(saved.is_none());
+    let left = after.machines.record(sam()).unwrap().unwrap();
+    assert_eq!((left.device, left.step), (None, record.step));
 }
 
 #[tokio::test]

@@ -51,6 +51,22 @@ async fn what_the_ghost_says_a_client_that_hears_only_signed_devices_reads() {
     assert_eq!(alice.reads(room(), &event).await.unwrap(), "once more");
 }
 
+/// A copy of our own session would open all that the ghost ever said in the room.
+#[tokio::test]
+async fn what_the_ghost_says_leaves_no_key_to_read_it() {
+    let world = World::with_sam().await;
+    let alice = Person::new(&world.fake, ALICE).await;
+    let event = world.encrypt(&[alice.user()], "hello").await.unwrap();
+    alice.query(&[sam()]).await;
+    alice.receives().await;
+    assert_eq!(alice.reads(room(), &event).await.unwrap(), "hello");
+    let store = world.machines.0.stores.ghost(sam()).unwrap();
+    assert!(!store.holds_keys_of(room()).unwrap());
+    alice.says(room(), &[sam()], "hello yourself").await;
+    world.deliver(sam()).await;
+    assert!(store.holds_keys_of(room()).unwrap());
+}
+
 #[tokio::test]
 async fn a_message_from_an_unsigned_device_is_refused_until_its_owner_signs_it() {
     let world = World::with_sam().await;

@@ -157,7 +157,7 @@ impl RoomActor {
             match self.room.dispatch(number, arrived).await {
                 Err(error) if !self.room.retries(number, Retry::INBOX_ITEM, &error) => {
                     tracing::error!(room = %self.room.id, %error, "an inbox item is given up");
-                    self.room.give_up(number, given)?;
+                    self.room.give_up(number, given).await?;
                 }
                 taken => taken?,
             }

@@ -18,7 +18,7 @@ use crate::{
 impl Room {
     /// Gives up an inbox item, so that it does not hold up the room forever. An encrypted message
     /// counts as unreadable, and its sender is told.
-    pub(in crate::engine) fn give_up(
+    pub(in crate::engine) async fn give_up(
         &mut self,
         number: u64,
         arrived: InboxItem,
@@ -43,7 +43,7 @@ impl Room {
                 effects.extend(self.give_up_command(&event));
             } else if let Some(here) = self.record.conversation.clone() {
                 self.commit(Batch::new(), effects)?;
-                return self.give_up_forwarding(&here.conversation, &event, batch);
+                return self.give_up_forwarding(&here.conversation, &event, batch).await;
             }
         }
         self.commit(batch, effects)
@@ -87,7 +87,7 @@ impl Room {
     }
 
     /// Gives up a message of a conversation, and tells its sender.
-    pub(in crate::engine) fn give_up_forwarding(
+    pub(in crate::engine) async fn give_up_forwarding(
         &mut self,
         id: &ConversationId,
         event: &RoomEvent,
@@ -104,6 +104,6 @@ impl Room {
                 text: not_delivered(&known).to_owned(),
             })
         });
-        self.apply(id, input.as_slice(), batch)
+        self.apply(id, input.as_slice(), batch).await
     }
 }

@@ -360,13 +360,12 @@ async fn a_command_that_is_given_up_is_not_swallowed() {
         InboxItem::Event(event.to_string())
     };
     let of_others = given_up("@eve:evil.org", "$of-others");
-    actor.room.give_up(1, of_others).unwrap();
+    actor.room.give_up(1, of_others).await.unwrap();
     assert!(house.due(&room).is_empty());
     for id in ["$one", "$two"] {
         actor
             .room
-            .give_up(2, given_up(samuel().as_str(), id))
-            .unwrap();
+            .give_up(2, given_up(samuel().as_str(), id)).await.unwrap();
     }
     let due = house.due(&room);
     assert_eq!(kinds(&due), ["bot-send-notice"], "once a minute");
@@ -381,8 +380,7 @@ async fn a_command_that_is_given_up_is_not_swallowed() {
     actor.room.commit(Batch::new(), []).unwrap();
     actor
         .room
-        .give_up(3, given_up(samuel().as_str(), "$early"))
-        .unwrap();
+        .give_up(3, given_up(samuel().as_str(), "$early")).await.unwrap();
     assert!(house.due(&other).is_empty());
     let seen = house.store.get::<Seen>(&"$early".try_into().unwrap());
     assert!(seen.unwrap().is_none());

@@ -68,7 +68,7 @@ impl Engine {
             at: now,
             person: index,
         }];
-        self.apply(&conversation.id, &inputs, batch)?;
+        self.apply(&conversation.id, &inputs, batch).await?;
         Ok(room)
     }
 

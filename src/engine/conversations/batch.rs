@@ -8,7 +8,7 @@ use crate::{
     conversation::{Conversation, EventKind, Input},
     engine::{
         EngineError,
-        conversations::inputs::event_kind,
+        conversations::{inputs::event_kind, repository::Staged},
         event::RoomEvent,
         records::{Conversations, Inbox, InboxItem, RetainedEvents, Seen},
         room::{ReplayableEffects, Room},
@@ -45,7 +45,7 @@ impl Room {
         else {
             return Ok(false);
         };
-        self.decide_on_messages(&here.conversation, messages)
+        self.decide_on_messages(&here.conversation, messages).await
     }
 
     /// Collects the messages and reactions at the front of the inbox. Returns `None` if there are
@@ -110,7 +110,7 @@ impl Room {
     }
 
     /// Lets the conversation decide on these messages. Returns `false` if it is gone.
-    fn decide_on_messages(
+    async fn decide_on_messages(
         &mut self,
         id: &ConversationId,
         messages: Messages,
@@ -121,24 +121,20 @@ impl Room {
             since,
             mut batch,
         } = messages;
-        let lock = engine.lock_decisions();
-        // Read again under the lock: the conversation may have changed.
+        let decided = engine.lock_and_decide(id, &inputs, since, &mut batch);
+        let (mut lock, Staged { rooms, numbers }) = decided.await?;
         let Some(before) = engine.store().get_cached::<Conversations>(id)? else {
             return Ok(false);
         };
         // If a crash lost the decision before this one, this one would come out differently.
-        let (applied, durable) = (engine.store().applied(), engine.store().durable());
-        let settled = engine.0.changes.note_change(applied, durable);
-        let from = engine.next();
-        let rooms = engine.decide_and_stage(&before, &inputs, since, &mut batch)?;
-        let numbers = from..engine.next();
+        let settled = lock.may_be_seen_early(id, engine.store().durable());
         self.commit(batch, [])?;
         let after = engine.store().get_cached::<Conversations>(id)?;
         // After a crash these items are taken from the inbox again, with the same result unless
         // another decision on this conversation comes in between.
         let repeatable = settled && after.as_ref() == Some(&before);
         if repeatable {
-            engine.0.changes.note_sent_early(engine.store().applied());
+            lock.note_seen_early(id, engine.store().applied());
         }
         drop(lock);
         self.replayable = if repeatable {

@@ -51,7 +51,7 @@ impl Room {
             let batch = Batch::new();
             let inputs = told(&missing);
             let id = &missing.side.conversation;
-            self.apply(id, &inputs, batch)?;
+            self.apply(id, &inputs, batch).await?;
         }
         Ok(())
     }

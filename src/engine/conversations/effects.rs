@@ -65,7 +65,7 @@ impl Room {
             // Only the batch is written: the room's own record is unchanged.
             return Ok(engine.store().apply(batch)?);
         }
-        self.apply(id, inputs, batch)?;
+        self.apply(id, inputs, batch).await?;
         if let Effect::FollowUpgrade { to, .. } = effect {
             engine.wake(to);
         }

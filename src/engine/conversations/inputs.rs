@@ -117,21 +117,26 @@ impl Room {
             .introductions
             .retain(|other| other.ghost != introduction.ghost);
         let mut batch = std::mem::take(batch);
-        let lock = engine.lock_decisions();
+        let former = former.map(|former| former.id);
+        let ids: Vec<_> = former.iter().chain([&conversation.id]).collect();
+        let mut lock = engine.lock_to_change(&ids).await?;
         let mut rooms = Vec::new();
-        if let Some(former) = former {
-            rooms = engine.decide_and_stage(&former, &[Input::End], engine.now(), &mut batch)?;
+        if let Some(former) = &former
+            && let Some(former) = engine.store().get_cached::<Conversations>(former)?
+        {
+            rooms = engine.decide_and_stage(&mut lock, &former, &[Input::End], &mut batch)?;
         }
         // The current state. A new conversation is written whole first, because `decide_and_stage`
         // writes only what differs from its input.
         let conversation = match engine.store().get::<Conversations>(&conversation.id)? {
             Some(now) => now,
             None => {
-                engine.write_conversation(&conversation, Some(&conversation), &mut batch)?;
+                let new = &conversation;
+                engine.write_conversation(&mut lock, new, Some(new), &mut batch)?;
                 conversation
             }
         };
-        rooms.extend(engine.decide_and_stage(&conversation, &[input], engine.now(), &mut batch)?);
+        rooms.extend(engine.decide_and_stage(&mut lock, &conversation, &[input], &mut batch)?);
         self.commit(batch, [])?;
         drop(lock);
         self.wake_others(rooms);
@@ -257,7 +262,7 @@ impl Room {
             let key = (self.id.clone(), event.id.clone());
             batch.put::<RetainedEvents>(&key, &json.to_owned())?;
         }
-        self.apply(&here.conversation, &[input], batch)
+        self.apply(&here.conversation, &[input], batch).await
     }
 
     /// Returns what an event means to the conversation, or `None` if it means nothing.

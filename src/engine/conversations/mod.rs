@@ -3,6 +3,7 @@
 pub(in crate::engine) mod aliases;
 pub(in crate::engine) mod batch;
 pub(in crate::engine) mod calls;
+pub(in crate::engine) mod decisions;
 pub(in crate::engine) mod delivery_receipts;
 pub(in crate::engine) mod effects;
 pub(in crate::engine) mod ephemeral;

@@ -148,7 +148,7 @@ impl Engine {
             room: room.clone(),
         };
         batch.put::<ActiveRoomsByGhost>(&(host.ghost.clone().into(), room.clone()), &())?;
-        self.apply(&conversation.id, &[made], batch)?;
+        self.apply(&conversation.id, &[made], batch).await?;
         self.store().flush().await?;
         Ok(room)
     }

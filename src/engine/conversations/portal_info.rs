@@ -114,7 +114,7 @@ impl Engine {
             person,
             name: name.to_owned(),
         };
-        self.apply(&conversation.id, &[called], Batch::new())?;
+        self.apply(&conversation.id, &[called], Batch::new()).await?;
         Ok(self.store().flush().await?)
     }
 

@@ -50,7 +50,9 @@ impl Room {
         let furnished = self.ensure_portal(conversation, owner).await?;
         // The invite counts: should the owner decline it, that is final.
         let batch = Batch::new();
-        self.engine.apply(&conversation.id, &furnished, batch)?;
+        self.engine
+            .apply(&conversation.id, &furnished, batch)
+            .await?;
         let known = self.engine.store().get::<Conversations>(&conversation.id)?;
         let room = known.as_ref().and_then(|known| known.room(to));
         room.cloned().ok_or(EngineError::NotThereYet)
@@ -95,7 +97,7 @@ impl Engine {
     ) -> Result<Option<Conversation>, EngineError> {
         let batch = Batch::new();
         let input = Input::PortalLost { person };
-        self.apply(conversation, &[input], batch)?;
+        self.apply(conversation, &[input], batch).await?;
         self.store().flush().await?;
         Ok(self.store().get::<Conversations>(conversation)?)
     }

@@ -1,10 +1,8 @@
 //! The conversations: found, decided on under one lock, written, ended.
 
 use std::{
-    sync::{
-        Arc, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    ops::Range,
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
@@ -12,10 +10,11 @@ use ruma::OwnedRoomId;
 
 use crate::{
     clock::Timestamp,
-    conversation::{Conversation, Home, Input, Participant, PortalStatus, decide},
+    conversation::{Conversation, Effect, Home, Input, Participant, PortalStatus, decide},
     directory::{forget_alias, record_alias},
     engine::{
         Engine, EngineError,
+        conversations::decisions::DecisionLock,
         records::{
             Conversations, ConversationsByGhost, DirectConversations, Outbox, OutboxItem,
             QueuedEffect,
@@ -29,76 +28,107 @@ use crate::{
 /// How long to wait for conversations to end.
 const PARTING: Duration = Duration::from_secs(30);
 
-/// The lock on decisions about conversations, held until the decision is written.
-pub(in crate::engine) struct DecisionLock<'a>(
-    #[expect(dead_code, reason = "held, not read")] MutexGuard<'a, ()>,
-);
-
-/// Whether the latest change of a conversation is durable. Guarded by the decision lock.
-#[derive(Default)]
-pub(in crate::engine) struct ChangeDurability {
-    /// Set if the last holder of the lock changed a conversation; its batch is applied by now.
-    just_now: AtomicBool,
-    /// Upper bound of that batch's number.
-    applied: AtomicU64,
-    /// The number of the last batch that holds a decision whose effects others may see early.
-    seen: AtomicU64,
+/// A decision that is staged.
+pub(in crate::engine) struct Staged {
+    /// The rooms that have something to do.
+    pub(in crate::engine) rooms: Vec<OwnedRoomId>,
+    /// The numbers of its effects.
+    pub(in crate::engine) numbers: Range<u64>,
 }
 
-impl ChangeDurability {
-    fn note(&self) {
-        self.just_now.store(true, Ordering::Release);
-    }
+/// A decision that is not staged yet.
+struct Decided {
+    after: Option<Conversation>,
+    effects: Vec<(OwnedRoomId, Effect)>,
+}
 
-    /// Returns whether no crash could bring back an older state of a conversation, given the
-    /// numbers of the last applied and the last durable batch. Must be called before a decision is
-    /// made.
-    pub(in crate::engine) fn note_change(&self, applied: u64, durable: u64) -> bool {
-        if self.just_now.swap(false, Ordering::AcqRel) {
-            self.applied.store(applied, Ordering::Release);
-        }
-        durable >= self.applied.load(Ordering::Acquire)
+/// Decides what follows from inputs.
+fn decide_on(before: &Conversation, inputs: &[Input]) -> Decided {
+    let mut decided = Decided {
+        after: Some(before.clone()),
+        effects: Vec::new(),
+    };
+    for input in inputs {
+        let Some(conversation) = decided.after.take() else {
+            break;
+        };
+        let decision = decide(conversation, input);
+        decided.after = decision.state;
+        decided.effects.extend(decision.effects);
     }
-
-    /// Notes that others may see the decisions up to this batch before they are durable.
-    pub(in crate::engine) fn note_sent_early(&self, applied: u64) {
-        self.seen.store(applied, Ordering::Release);
-    }
-
-    /// Returns whether every decision that others may have seen is durable.
-    fn may_follow(&self, durable: u64) -> bool {
-        durable >= self.seen.load(Ordering::Acquire)
-    }
+    decided
 }
 
 impl Engine {
-    /// Decides what follows for a conversation, and stages it in `batch`. Returns the rooms that
-    /// have something to do, and the lock, which the caller holds until the batch is applied.
-    pub(in crate::engine) fn lock_and_decide(
+    /// Decides what follows for a conversation, and stages it in `batch`, with the effects queued
+    /// as of `since`. Returns the lock too, which the caller holds until the batch is applied.
+    ///
+    /// A decision that changes the conversation waits until it may change, without the lock: other
+    /// conversations go on meanwhile.
+    pub(in crate::engine) async fn lock_and_decide(
         &self,
         id: &ConversationId,
         inputs: &[Input],
+        since: Timestamp,
         batch: &mut Batch,
-    ) -> Result<(DecisionLock<'_>, Vec<OwnedRoomId>), EngineError> {
-        let lock = self.lock_decisions();
-        let rooms = match self.store().get_cached::<Conversations>(id)? {
-            Some(conversation) => {
-                self.decide_and_stage(&conversation, inputs, self.now(), batch)?
+    ) -> Result<(DecisionLock<'_>, Staged), EngineError> {
+        let mut waiting = None;
+        loop {
+            {
+                let mut lock = self.lock_decisions();
+                let Some(before) = self.store().get_cached::<Conversations>(id)? else {
+                    let nothing = Staged {
+                        rooms: Vec::new(),
+                        numbers: 0..0,
+                    };
+                    return Ok((lock, nothing));
+                };
+                let decided = decide_on(&before, inputs);
+                let is_changed = decided.after.as_ref() != Some(&*before);
+                if !is_changed || lock.may_change(id, self.store().durable()) {
+                    let from = self.next();
+                    let rooms = self.stage_decision(&mut lock, &before, decided, since, batch)?;
+                    let numbers = from..self.next();
+                    return Ok((lock, Staged { rooms, numbers }));
+                }
+                waiting.get_or_insert_with(|| lock.await_change(id));
             }
-            None => Vec::new(),
-        };
-        Ok((lock, rooms))
+            self.store().flush().await?;
+        }
+    }
+
+    /// Locks decisions once all of these conversations may change.
+    pub(in crate::engine) async fn lock_to_change(
+        &self,
+        conversations: &[&ConversationId],
+    ) -> Result<DecisionLock<'_>, EngineError> {
+        let mut waiting = Vec::new();
+        loop {
+            {
+                let mut lock = self.lock_decisions();
+                let durable = self.store().durable();
+                let mut all = conversations.iter();
+                if all.all(|id| lock.may_change(id, durable)) {
+                    return Ok(lock);
+                }
+                if waiting.is_empty() {
+                    waiting.extend(conversations.iter().map(|id| lock.await_change(id)));
+                }
+            }
+            self.store().flush().await?;
+        }
     }
 
     /// Applies inputs to a conversation, writes `batch` together with the decision, and wakes the
     /// rooms that have something to do. The write is not durable yet.
-    pub(in crate::engine) fn apply(
+    pub(in crate::engine) async fn apply(
         &self,
         id: &ConversationId,
         inputs: &[Input],
         mut batch: Batch,
     ) -> Result<(), EngineError> {
-        let (lock, rooms) = self.lock_and_decide(id, inputs, &mut batch)?;
+        let decided = self.lock_and_decide(id, inputs, self.now(), &mut batch);
+        let (lock, Staged { rooms, .. }) = decided.await?;
         self.store().apply(batch)?;
         drop(lock);
         for room in rooms {
@@ -108,58 +138,61 @@ impl Engine {
     }
 
     pub(in crate::engine) fn lock_decisions(&self) -> DecisionLock<'_> {
-        let lock = self.0.decision_lock.lock();
-        DecisionLock(lock.unwrap_or_else(PoisonError::into_inner))
+        let lock = self.0.decisions.lock();
+        let mut lock = lock.unwrap_or_else(PoisonError::into_inner);
+        lock.begin(self.store().applied(), self.store().durable());
+        lock
     }
 
-    /// Decides like [`Engine::lock_and_decide`], with the lock held by the caller. The effects are
-    /// queued as of `since`.
+    /// Decides with the lock of [`Engine::lock_to_change`].
     pub(in crate::engine) fn decide_and_stage(
         &self,
+        lock: &mut DecisionLock<'_>,
         before: &Conversation,
         inputs: &[Input],
+        batch: &mut Batch,
+    ) -> Result<Vec<OwnedRoomId>, EngineError> {
+        let decided = decide_on(before, inputs);
+        self.stage_decision(lock, before, decided, self.now(), batch)
+    }
+
+    /// Stages a decision. The effects are queued as of `since`.
+    fn stage_decision(
+        &self,
+        lock: &mut DecisionLock<'_>,
+        before: &Conversation,
+        decided: Decided,
         since: Timestamp,
         batch: &mut Batch,
     ) -> Result<Vec<OwnedRoomId>, EngineError> {
-        let mut state = Some(before.clone());
         let mut rooms = Vec::new();
-        for input in inputs {
-            let Some(conversation) = state.take() else {
-                break;
+        for (room, effect) in decided.effects {
+            let due = OutboxItem {
+                since,
+                what: QueuedEffect::Conversation {
+                    conversation: before.id.clone(),
+                    effect,
+                },
             };
-            let decision = decide(conversation, input);
-            state = decision.state;
-            for (room, effect) in decision.effects {
-                let due = OutboxItem {
-                    since,
-                    what: QueuedEffect::Conversation {
-                        conversation: before.id.clone(),
-                        effect,
-                    },
-                };
-                batch.put::<Outbox>(&(room.clone(), self.next()), &due)?;
-                if !rooms.contains(&room) {
-                    rooms.push(room);
-                }
+            batch.put::<Outbox>(&(room.clone(), self.next()), &due)?;
+            if !rooms.contains(&room) {
+                rooms.push(room);
             }
         }
-        if state.as_ref() != Some(before) {
-            self.write_conversation(before, state.as_ref(), batch)?;
+        if decided.after.as_ref() != Some(before) {
+            self.write_conversation(lock, before, decided.after.as_ref(), batch)?;
         }
         Ok(rooms)
     }
 
     pub(in crate::engine) fn write_conversation(
         &self,
+        lock: &mut DecisionLock<'_>,
         before: &Conversation,
         after: Option<&Conversation>,
         batch: &mut Batch,
     ) -> Result<(), EngineError> {
-        // After a crash, decisions that were made on the old state must not be made on the new one.
-        if !self.0.changes.may_follow(self.store().durable()) {
-            self.store().flush_blocking()?;
-        }
-        self.0.changes.note();
+        lock.note_change(&before.id);
         let id = &before.id;
         let pairings = |conversation: &Conversation| -> Vec<(Person, Ghost)> {
             match conversation.people.as_slice() {
@@ -293,7 +326,7 @@ impl Engine {
             let closed = Input::HandleClosed {
                 ghost: ghost.clone(),
             };
-            self.apply(&conversation.id, &[closed], batch)?;
+            self.apply(&conversation.id, &[closed], batch).await?;
             self.store().flush().await?;
         }
         Ok(())
@@ -303,14 +336,15 @@ impl Engine {
 impl Room {
     /// Applies inputs to a conversation as [`Engine::apply`] does, and writes this room's record
     /// together with the decision.
-    pub(in crate::engine) fn apply(
+    pub(in crate::engine) async fn apply(
         &mut self,
         id: &ConversationId,
         inputs: &[Input],
         mut batch: Batch,
     ) -> Result<(), EngineError> {
         let engine = self.engine.clone();
-        let (lock, rooms) = engine.lock_and_decide(id, inputs, &mut batch)?;
+        let decided = engine.lock_and_decide(id, inputs, engine.now(), &mut batch);
+        let (lock, Staged { rooms, .. }) = decided.await?;
         self.commit(batch, [])?;
         drop(lock);
         self.wake_others(rooms);
@@ -339,25 +373,5 @@ pub(in crate::engine) fn is_there(person: &Participant) -> bool {
         Home::Portal { status, .. } => {
             matches!(status, PortalStatus::Invited | PortalStatus::Joined)
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_decided_on_a_change_that_a_crash_could_take_is_known_for_that() {
-        let changes = ChangeDurability::default();
-        assert!(changes.note_change(7, 3), "there was none");
-        changes.note();
-        assert!(!changes.note_change(8, 7), "it is the eighth at the latest");
-        // Others change nothing that matters.
-        assert!(!changes.note_change(9, 7));
-        assert!(changes.note_change(9, 8));
-        assert!(changes.note_change(10, 8));
-        changes.note();
-        assert!(!changes.note_change(11, 10));
-        assert!(changes.note_change(12, 11));
     }
 }

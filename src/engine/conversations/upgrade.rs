@@ -64,7 +64,7 @@ impl Room {
             return self.commit(batch, []);
         };
         let input = Input::RoomUpgraded { role, to, by };
-        self.apply(&here.conversation, &[input], batch)
+        self.apply(&here.conversation, &[input], batch).await
     }
 
     /// Moves the conversation to the successor of this room. Every message from here is forwarded

@@ -1,7 +1,7 @@
 //! Syncs every ghost from time to time, and ghosts with open work whenever events may have been
 //! lost.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{collections::HashSet, sync::atomic::Ordering, time::Duration};
 
 use ruma::OwnedUserId;
 
@@ -96,7 +96,8 @@ impl Engine {
             first.push(bot.clone());
         }
         let mut others: Vec<OwnedUserId> = self.machines().ghosts()?;
-        others.retain(|ghost| !first.contains(ghost));
+        let with_work: HashSet<&OwnedUserId> = first.iter().collect();
+        others.retain(|ghost| !with_work.contains(ghost));
         for ghost in first.into_iter().chain(others) {
             if self.stopping() {
                 return Ok(());

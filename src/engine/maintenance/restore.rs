@@ -7,11 +7,12 @@
 //! 3. Every ghost checks where it is (`resync`): introductions under way are continued, pending
 //!    invites are accepted, rooms that it has left are noted; the bot finds its control rooms.
 //! 4. Handles that changed since the backup, as far as can be seen, are frozen.
+//! 5. The keys of the database that the restore replaced are destroyed.
 //!
 //! Each step can be repeated, so after a crash the next start goes on. Afterwards the bot visits
 //! its control rooms at a set rate and tells their people.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, path::Path, time::Duration};
 
 use futures_util::StreamExt as _;
 use ruma::OwnedUserId;
@@ -19,7 +20,7 @@ use ruma::OwnedUserId;
 use crate::{
     bot,
     clock::{self, Timestamp},
-    crypto::{CryptoError, DeviceRotation},
+    crypto::{CryptoError, DeviceRotation, store::GhostStores},
     directory::HandleState,
     engine::{
         Engine, EngineError,
@@ -99,9 +100,26 @@ impl Engine {
     /// Carries out the steps after a restore, before anything else is done. After a transient error
     /// it continues where it stopped.
     pub(in crate::engine) async fn restore(&self) -> Result<(), EngineError> {
-        if !self.store().is_restored()? {
-            return Ok(());
+        if self.store().is_restored()? {
+            self.take_up_after_restore().await?;
         }
+        self.destroy_replaced_keys().await;
+        Ok(())
+    }
+
+    /// Destroys the keys of replaced stores. Their devices are deleted by now, so nobody can go back
+    /// to them, and their keys still open what was forgotten since.
+    async fn destroy_replaced_keys(&self) {
+        let Some(folder) = self.store().folder().map(Path::to_owned) else {
+            return;
+        };
+        let work = move || GhostStores::destroy_replaced_keys(&folder);
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(work).await {
+            tracing::error!(%error, "the keys of a replaced database cannot be destroyed");
+        }
+    }
+
+    async fn take_up_after_restore(&self) -> Result<(), EngineError> {
         tracing::info!("restored from a backup: making new devices, which may take a while");
         self.rotate_all_devices().await?;
         self.resync_all().await?;

@@ -266,6 +266,39 @@ async fn it_goes_on_wherever_a_request_fails() {
 }
 
 #[tokio::test]
+async fn the_keys_of_a_replaced_database_are_destroyed_once_there_is_no_way_back() {
+    let world = World::new().await;
+    let store = world.restore("after");
+    let replaced = store.folder().unwrap().join("replaced-20261123T101500");
+    std::fs::create_dir(&replaced).unwrap();
+    let file = replaced.join("shred.keys");
+    let before = std::fs::read(world.folder.path().join("before/shred.keys")).unwrap();
+    std::fs::write(&file, &before).unwrap();
+    let first = engine(&store, &world.fake).await;
+    world.fake.fail(3, When::Before);
+    first.restore().await.unwrap_err();
+    assert_eq!(
+        std::fs::read(&file).unwrap(),
+        before,
+        "one may still go back"
+    );
+    drop(first);
+
+    let again = engine(&store, &world.fake).await;
+    again.restore().await.unwrap();
+    let destroyed = || {
+        let after = std::fs::read(&file).unwrap();
+        let keys = &after[64..];
+        after.len() == before.len() && after[..64] == before[..64] && keys.iter().all(|b| *b == 0)
+    };
+    assert!(before.len() > 64 && destroyed());
+    // As after a crash in between.
+    std::fs::write(&file, &before).unwrap();
+    again.restore().await.unwrap();
+    assert!(destroyed());
+}
+
+#[tokio::test]
 async fn handles_that_changed_since_the_backup_are_frozen() {
     let world = World::new().await;
     // After the backup: Kim's handle changes hands; Sam claims a second one, named as he is.

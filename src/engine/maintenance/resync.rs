@@ -219,7 +219,7 @@ impl Engine {
             .iter()
             .filter(|room| !joined.contains(room))
         {
-            self.was_sent_away(ghost, room)?;
+            self.was_sent_away(ghost, room).await?;
         }
         let gone = open.iter().filter(|room| !joined.contains(room));
         self.note_rooms_left(ghost, gone, &look, &mut batch)?;
@@ -258,7 +258,7 @@ impl Engine {
 
     /// Handles that a ghost is no longer in the origin of its conversation: the person it stands
     /// for has left it, as if the ghost had been removed.
-    fn was_sent_away(&self, ghost: &Ghost, room: &OwnedRoomId) -> Result<(), EngineError> {
+    async fn was_sent_away(&self, ghost: &Ghost, room: &OwnedRoomId) -> Result<(), EngineError> {
         let mut record = self.store().get::<Rooms>(room)?.unwrap_or_default();
         let Some(here) = record
             .conversation
@@ -284,7 +284,9 @@ impl Engine {
         };
         let mut batch = Batch::new();
         // No actor runs yet, so there is nobody to wake.
-        let (lock, _) = self.lock_and_decide(&id, &[left], &mut batch)?;
+        let left = [left];
+        let decided = self.lock_and_decide(&id, &left, self.now(), &mut batch);
+        let (lock, _) = decided.await?;
         here.ghosts.retain(|it| it != ghost);
         batch.delete::<ActiveRoomsByGhost>(&(ghost.clone().into(), room.clone()));
         record.stage(room, &mut batch)?;

@@ -6,6 +6,7 @@ mod conformance;
 pub(super) mod memory;
 pub(super) mod sled;
 pub(super) mod sled_log;
+pub(super) mod split;
 
 use std::fmt::Debug;
 
@@ -23,7 +24,8 @@ pub enum Op {
     Delete(Vec<u8>),
 }
 
-/// An ordered map of bytes. Calls block; readers never wait for [`Backend::flush`].
+/// An ordered map of bytes. Calls block; readers never wait for [`Backend::flush`]. No key begins
+/// with the byte 0xFF, which a backend may use for its own records.
 pub trait Backend: Debug + Send + Sync + 'static {
     /// Returns the value of a key.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;

@@ -18,12 +18,7 @@
 //! page, content. Lengths and numbers have one to nine bytes. sled checks older segments itself
 //! when it reads a page from them.
 
-use std::{
-    fs::File,
-    io::ErrorKind,
-    os::unix::fs::FileExt as _,
-    path::{Path, PathBuf},
-};
+use std::{fs::File, io::ErrorKind, os::unix::fs::FileExt as _, path::Path};
 
 use crc32fast::Hasher;
 
@@ -37,7 +32,8 @@ const MESSAGE_HEADER_MAX: usize = 32;
 const CANCELED: u8 = 1;
 const CAP: u8 = 2;
 const LAST_KIND: u8 = 11;
-/// The kinds of messages whose content is in its own file.
+/// The kinds of messages whose content is in its own file. `split.rs` keeps values below the size
+/// at which sled writes them, so there are none; if there is one, the records are verified.
 const BLOBS: [u8; 3] = [7, 9, 11];
 
 /// Returns what sled will skip of its log, if anything. Skipping it may be right.
@@ -72,10 +68,16 @@ pub(in crate::store) fn skipped(folder: &Path) -> Result<Option<String>, StoreEr
             stable = stable.max(stable_before);
             segment.resize(size, 0);
             log.read_exact_at(&mut segment, at).map_err(io)?;
-            let blobs = folder.join("blobs");
-            if let Some(end) = end_of_messages(&segment, number / SEGMENT_BYTES as u64, &blobs) {
-                let what = format!("the segment at {at} from its byte {end} on");
-                broken.push((number, what));
+            match end_of_messages(&segment, number / SEGMENT_BYTES as u64) {
+                Some(End::Blob(byte)) => {
+                    let what = format!("a value outside the segment at {at}, at its byte {byte}");
+                    return Ok(Some(what));
+                }
+                Some(End::Break(byte)) => {
+                    let what = format!("the segment at {at} from its byte {byte} on");
+                    broken.push((number, what));
+                }
+                None => {}
             }
         }
         at += SEGMENT_BYTES as u64;
@@ -113,26 +115,33 @@ fn numbers(header: &[u8]) -> Option<(u64, u64)> {
     (is_valid && number % SEGMENT_BYTES as u64 == 0).then_some((number, stable))
 }
 
-/// Returns where the messages end, if they neither fill the segment nor end with a cap.
-fn end_of_messages(segment: &[u8], number: u64, blobs: &Path) -> Option<usize> {
-    let mut rest = segment.get(SEGMENT_HEADER_BYTES..).unwrap_or_default();
-    while rest.len() >= MESSAGE_HEADER_MAX {
-        let Some((kind, content, after)) = message(rest, number) else {
-            return Some(segment.len() - rest.len());
-        };
-        if kind == CAP {
-            return None;
-        }
-        if BLOBS.contains(&kind) && !blob(content, blobs).is_some_and(|file| file.exists()) {
-            return Some(segment.len() - rest.len());
-        }
-        rest = after;
-    }
-    (segment.len() < SEGMENT_BYTES).then_some(segment.len())
+/// Why sled may not read a segment to its end, and from which byte on.
+enum End {
+    /// A message that is not whole, or no message.
+    Break(usize),
+    /// A message whose content is in a file of its own, which may be gone.
+    Blob(usize),
 }
 
-/// Returns the kind and content of the message at the start of `rest`, and what follows it.
-fn message(rest: &[u8], segment: u64) -> Option<(u8, &[u8], &[u8])> {
+/// Returns where the messages end, if they neither fill the segment nor end with a cap.
+fn end_of_messages(segment: &[u8], number: u64) -> Option<End> {
+    let mut rest = segment.get(SEGMENT_HEADER_BYTES..).unwrap_or_default();
+    while rest.len() >= MESSAGE_HEADER_MAX {
+        let at = segment.len() - rest.len();
+        let Some((kind, after)) = message(rest, number) else {
+            return Some(End::Break(at));
+        };
+        match kind {
+            CAP => return None,
+            kind if BLOBS.contains(&kind) => return Some(End::Blob(at)),
+            _ => rest = after,
+        }
+    }
+    (segment.len() < SEGMENT_BYTES).then_some(End::Break(segment.len()))
+}
+
+/// Returns the kind of the message at the start of `rest`, and what follows it.
+fn message(rest: &[u8], segment: u64) -> Option<(u8, &[u8])> {
     let (crc, header) = rest.split_first_chunk::<4>()?;
     let (kind, numbers) = header.split_first()?;
     let (length, numbers) = number(numbers)?;
@@ -144,8 +153,7 @@ fn message(rest: &[u8], segment: u64) -> Option<(u8, &[u8], &[u8])> {
     hash.update(content);
     hash.update(&header[..content_at]);
     let is_valid = hash.finalize() ^ u32::MAX == u32::from_le_bytes(*crc);
-    (is_valid && of == segment && (CANCELED..=LAST_KIND).contains(kind))
-        .then_some((*kind, content, after))
+    (is_valid && of == segment && (CANCELED..=LAST_KIND).contains(kind)).then_some((*kind, after))
 }
 
 /// Reads a number of one to nine bytes. Returns it and what follows it.
@@ -170,9 +178,4 @@ fn number(bytes: &[u8]) -> Option<(u64, &[u8])> {
         }
     };
     Some((value, rest))
-}
-
-fn blob(content: &[u8], blobs: &Path) -> Option<PathBuf> {
-    let id = i64::from_le_bytes(content.try_into().ok()?);
-    Some(blobs.join(id.to_string()))
 }

@@ -9,7 +9,7 @@ use super::{BackupStats, MAC_BYTES, MAGIC, failed, mac};
 use crate::store::{
     KEY_BYTES_MAX, Store, StoreError, StoreKey, StoreOptions, VALUE_BYTES_MAX,
     backend::{Backend, Op, sled::SledBackend},
-    files::{self, Lock},
+    files::{self, Lock, Progress},
     meta, migrate,
     seal::Sealer,
 };
@@ -37,9 +37,14 @@ impl Store {
             )));
         }
         let backend = SledBackend::open(&database, options)?;
-        let outcome = import_into(from, &backend, key);
+        let outcome = import_into(from, &backend, key).and_then(|stats| {
+            Progress::begin(path)?;
+            Ok(stats)
+        });
         drop(backend);
         if outcome.is_err() {
+            // It may not be there.
+            let _ = std::fs::remove_file(path.join("progress"));
             std::fs::remove_dir_all(&database)
                 .map_err(|e| StoreError::io("remove", &database, &e))?;
         }

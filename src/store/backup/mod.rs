@@ -16,7 +16,7 @@ mod restore;
 use hkdf::hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 
-pub use self::restore::{BackupContents, BackupInfo, Restored};
+pub use self::restore::{BackupContents, BackupInfo, REPLACED, Restored};
 use super::{StoreError, StoreKey};
 
 /// The first bytes of a backup.

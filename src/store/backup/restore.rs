@@ -17,13 +17,15 @@ use crate::{
     store::{
         Batch, Store, StoreError, StoreKey, StoreOptions, Table,
         backend::{Backend, Op, Record, sled::wait_until_closed},
-        files::{Lock, make_folder, remove_folder, sync_parent},
+        files::{Lock, make_folder, remove_folder, sync_parent, sync_tree},
         integrity::rebuild,
     },
 };
 
 /// Folder in which the backup is imported before it takes the place of a store.
 const STAGING: &str = "restoring";
+/// How the name of a folder with a replaced store begins.
+pub const REPLACED: &str = "replaced-";
 /// The parts of a store, in the order in which they are moved away. A folder with `progress` but
 /// without its database, or with another one, is refused as one that has lost writes.
 const PARTS: [&str; 3] = ["sled", "shred.keys", "progress"];
@@ -138,6 +140,7 @@ impl Store {
             }
         };
         wait_until_closed(&staging.join(PARTS[0]));
+        sync_tree(&staging)?;
         let mut old = None;
         if let Some(name) = aside.filter(|_| has_old) {
             let folder = path.join(name);

@@ -9,10 +9,7 @@
 //! The old database is moved aside, the new one takes its place, and the old one is removed. A
 //! crash before the second step is undone at the next start, which begins again.
 
-use std::{
-    fs::{self, File},
-    path::Path,
-};
+use std::{fs, path::Path};
 
 use super::{checksum::Checksum, repair_marker};
 use crate::store::{
@@ -21,7 +18,7 @@ use crate::store::{
         Backend, Op,
         sled::{SledBackend, wait_until_closed},
     },
-    files::{remove_folder, sync_parent},
+    files::{remove_folder, sync_parent, sync_tree},
     meta, migrate,
     seal::Sealer,
 };
@@ -104,25 +101,7 @@ fn copy(
     to.flush()?;
     drop(to);
     wait_until_closed(new);
-    sync(new)
-}
-
-/// Makes every file of a folder durable, and their names.
-fn sync(folder: &Path) -> Result<(), StoreError> {
-    let io = |e| StoreError::io("write", folder, &e);
-    for entry in fs::read_dir(folder).map_err(io)? {
-        let path = entry.map_err(io)?.path();
-        if path.is_dir() {
-            sync(&path)?;
-        } else {
-            File::open(&path)
-                .and_then(|file| file.sync_all())
-                .map_err(io)?;
-        }
-    }
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(io)
+    sync_tree(new)
 }
 
 fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {

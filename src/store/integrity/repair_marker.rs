@@ -3,12 +3,14 @@
 //! so the next start would find no trace of the damage.
 
 use std::{
-    fs::File,
     io::{ErrorKind, Write as _},
     path::Path,
 };
 
-use crate::store::{StoreError, files::open_private};
+use crate::store::{
+    StoreError,
+    files::{open_private, sync_folder},
+};
 
 const NAME: &str = "needs-repair";
 
@@ -30,12 +32,6 @@ pub(super) fn update(
     let mut file = open_private(&path)?;
     file.write_all(skipped.as_bytes()).map_err(io)?;
     file.sync_all().map_err(io)?;
-    sync(database)?;
+    sync_folder(database)?;
     Ok(Some(skipped))
-}
-
-fn sync(folder: &Path) -> Result<(), StoreError> {
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(|e| StoreError::io("write", folder, &e))
 }

@@ -11,7 +11,7 @@ use std::{
 use crate::store::*;
 
 const FOLDER: &str = "STONECHAT_TEST_CRASH_FOLDER";
-const WRITERS: u64 = 8;
+pub(super) const WRITERS: u64 = 8;
 
 struct Left;
 impl Table for Left {
@@ -172,7 +172,7 @@ fn write_until_killed() {
 }
 
 /// How many records a writer overwrites in turn.
-const SLOTS: u64 = 40;
+pub(super) const SLOTS: u64 = 40;
 /// The key under which a writer stores the number of its last change.
 const LAST: u64 = u64::MAX;
 
@@ -187,6 +187,49 @@ fn filling(writer: u64, n: u64) -> Vec<u8> {
     let mut value = n.to_be_bytes().to_vec();
     value.resize(8 + length as usize, writer as u8);
     value
+}
+
+/// Returns the changes with which a writer makes its `n`th change.
+pub(super) fn write_over(writer: u64, n: u64, value: &Vec<u8>) -> Batch {
+    let mut batch = Batch::new();
+    batch.put::<Left>(&(writer, n % SLOTS), value).unwrap();
+    let number = n.to_be_bytes().to_vec();
+    batch.put::<Right>(&(writer, LAST), &number).unwrap();
+    batch
+}
+
+/// Returns the number of a writer's next change.
+pub(super) fn next_change(store: &Store, writer: u64) -> u64 {
+    let last = store.get::<Right>(&(writer, LAST)).unwrap();
+    last.map_or(0, |n| u64::from_be_bytes(n.try_into().unwrap()) + 1)
+}
+
+/// Checks that every writer's changes are there up to the last one acknowledged at least, and that
+/// nothing older is left.
+fn check_written_over(store: &Store, acked: &[Option<u64>], when: &str) {
+    check_values_written_over(store, acked, when, filling);
+}
+
+/// Checks like [`check_written_over`], for values of any kind.
+pub(super) fn check_values_written_over(
+    store: &Store,
+    acked: &[Option<u64>],
+    when: &str,
+    value: impl Fn(u64, u64) -> Vec<u8>,
+) {
+    for (writer, acked) in (0..).zip(acked) {
+        let last = next_change(store, writer).checked_sub(1);
+        assert!(last >= *acked, "{when}: {last:?}, {acked:?}");
+        for slot in 0..SLOTS {
+            let newest = last.and_then(|last| {
+                let latest = (0..=last).rev().take(SLOTS as usize);
+                latest.into_iter().find(|n| n % SLOTS == slot)
+            });
+            let found = store.get::<Left>(&(writer, slot)).unwrap();
+            let expected = newest.map(|n| value(writer, n));
+            assert!(found == expected, "{when}: slot {slot}");
+        }
+    }
 }
 
 /// A database that no longer grows overwrites old segments, and a crash must not lose what they
@@ -218,28 +261,7 @@ fn a_store_that_is_written_over_and_over_survives_kill_nine() {
             acked[writer as usize] = Some(n);
         }
         let store = open(folder.path()).unwrap_or_else(|e| panic!("{round}, kept in {kept}: {e}"));
-        for (writer, acked) in (0..).zip(acked) {
-            let last = store.get::<Right>(&(writer, LAST)).unwrap();
-            let last = last.map(|bytes| u64::from_be_bytes(bytes.try_into().unwrap()));
-            assert!(
-                last >= acked,
-                "round {round}, kept in {kept}: {last:?}, {acked:?}"
-            );
-            for slot in 0..SLOTS {
-                let newest = last.and_then(|last| {
-                    (0..=last)
-                        .rev()
-                        .take(SLOTS as usize)
-                        .find(|n| n % SLOTS == slot)
-                });
-                let found = store.get::<Left>(&(writer, slot)).unwrap();
-                let expected = newest.map(|n| filling(writer, n));
-                assert!(
-                    found == expected,
-                    "round {round}, kept in {kept}: slot {slot}"
-                );
-            }
-        }
+        check_written_over(&store, &acked, &format!("round {round}, kept in {kept}"));
     }
     folder.disable_cleanup(false);
 }
@@ -260,15 +282,9 @@ fn write_over_until_killed() {
         .map(|writer| {
             let store = store.clone();
             runtime.spawn(async move {
-                let last = store.get::<Right>(&(writer, LAST)).unwrap();
-                let mut n = last.map_or(0, |n| u64::from_be_bytes(n.try_into().unwrap()) + 1);
+                let mut n = next_change(&store, writer);
                 loop {
-                    let mut batch = Batch::new();
-                    batch
-                        .put::<Left>(&(writer, n % SLOTS), &filling(writer, n))
-                        .unwrap();
-                    let number = n.to_be_bytes().to_vec();
-                    batch.put::<Right>(&(writer, LAST), &number).unwrap();
+                    let batch = write_over(writer, n, &filling(writer, n));
                     store.apply(batch).unwrap();
                     if n % 3 == writer % 3 {
                         store.flush().await.unwrap();

@@ -15,7 +15,7 @@ async fn failure_of(store: &Store) -> StoreError {
 
 #[tokio::test]
 async fn after_a_failed_flush_the_store_is_stopped() {
-    let backend = Arc::new(Slow::default());
+    let backend = Arc::new(SlowBackend::default());
     let store = over(&backend);
     backend.failing.store(true, SeqCst);
     let mut batch = Batch::new();
@@ -33,7 +33,7 @@ async fn after_a_failed_flush_the_store_is_stopped() {
 
 #[tokio::test]
 async fn a_failure_is_reported_even_if_nobody_waits_for_a_flush() {
-    let backend = Arc::new(Slow::default());
+    let backend = Arc::new(SlowBackend::default());
     let store = over(&backend);
     assert!(store.failure().get().is_none());
     backend.failing.store(true, SeqCst);
@@ -45,7 +45,7 @@ async fn a_failure_is_reported_even_if_nobody_waits_for_a_flush() {
 
 #[tokio::test]
 async fn a_panic_of_the_flush_thread_is_a_failure_of_the_store() {
-    let backend = Arc::new(Slow::default());
+    let backend = Arc::new(SlowBackend::default());
     let store = over(&backend);
     backend.panicking.store(true, SeqCst);
     let mut batch = Batch::new();
@@ -57,7 +57,7 @@ async fn a_panic_of_the_flush_thread_is_a_failure_of_the_store() {
 
 #[tokio::test]
 async fn a_record_that_the_disk_cannot_read_is_a_failure_of_the_store() {
-    let backend = Arc::new(Slow::default());
+    let backend = Arc::new(SlowBackend::default());
     let store = over(&backend);
     backend.unreadable.store(true, SeqCst);
     assert_matches!(

@@ -64,7 +64,7 @@ async fn flushed_records_survive_a_restart_and_secrets_are_not_in_clear() {
     reason = "the flusher's thread is not tokio's"
 )]
 fn a_write_that_nobody_waits_for_is_flushed() {
-    let backend = Arc::new(Slow::default());
+    let backend = Arc::new(SlowBackend::default());
     let store = over(&backend);
     let before = backend.flushes.load(SeqCst);
     let mut batch = Batch::new();
@@ -86,22 +86,20 @@ fn a_write_that_nobody_waits_for_is_flushed() {
 
 #[tokio::test]
 async fn many_writers_share_a_flush_and_readers_do_not_wait_for_it() {
-    let backend = Arc::new(Slow::default());
+    let backend = Arc::new(SlowBackend::default());
     let store = over(&backend);
     let before = backend.flushes.load(SeqCst);
-    let waiting: Vec<_> = {
-        let _closed = backend.gate.lock().unwrap();
-        let waiting: Vec<_> = (0..100)
-            .map(|n| {
-                let mut batch = Batch::new();
-                batch.put::<Names>(&name("w", n), &String::new()).unwrap();
-                store.apply(batch).unwrap();
-                store.inner.committer.request_flush()
-            })
-            .collect();
-        assert_eq!(store.scan::<Names>(&[], None, 1000).unwrap().len(), 100);
-        waiting
-    };
+    backend.hold_flushes();
+    let waiting: Vec<_> = (0..100)
+        .map(|n| {
+            let mut batch = Batch::new();
+            batch.put::<Names>(&name("w", n), &String::new()).unwrap();
+            store.apply(batch).unwrap();
+            store.inner.committer.request_flush()
+        })
+        .collect();
+    assert_eq!(store.scan::<Names>(&[], None, 1000).unwrap().len(), 100);
+    assert!(backend.release_flushes());
     for answer in waiting {
         answer.await.unwrap().unwrap();
     }

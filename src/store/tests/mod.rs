@@ -5,23 +5,23 @@ mod crash;
 mod damage;
 mod failure;
 mod flushing;
+mod large;
 mod memtable;
 mod opening;
+mod power_cut;
 mod record_cache;
 mod records;
 
 use std::{
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
-    },
+    sync::{Arc, atomic::Ordering::SeqCst},
 };
 
 use serde::{Deserialize, Serialize};
 
 use super::{
     backend::{Backend, Op, memory::MemoryBackend},
+    testing::{SlowBackend, over},
     *,
 };
 
@@ -116,64 +116,4 @@ fn copy_folder(from: &Path, to: &Path) {
             std::fs::copy(entry.path(), target).unwrap();
         }
     }
-}
-
-/// A backend whose flushes can be delayed, and can fail.
-#[derive(Debug, Default)]
-struct Slow {
-    map: MemoryBackend,
-    flushes: AtomicUsize,
-    gate: std::sync::Mutex<()>,
-    failing: AtomicBool,
-    panicking: AtomicBool,
-    unreadable: AtomicBool,
-}
-
-impl Backend for Slow {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        if self.unreadable.load(SeqCst) {
-            let error = std::io::Error::other("a bad sector");
-            return Err(StoreError::io("use", Path::new("/disk"), &error));
-        }
-        self.map.get(key)
-    }
-    fn scan(
-        &self,
-        prefix: &[u8],
-        after: Option<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<backend::Record>, StoreError> {
-        self.map.scan(prefix, after, limit)
-    }
-    fn scan_back(
-        &self,
-        prefix: &[u8],
-        before: Option<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<backend::Record>, StoreError> {
-        self.map.scan_back(prefix, before, limit)
-    }
-    fn apply(&self, ops: Vec<Op>) -> Result<(), StoreError> {
-        self.map.apply(ops)
-    }
-    fn flush(&self) -> Result<(), StoreError> {
-        let _gate = self.gate.lock().unwrap();
-        self.flushes.fetch_add(1, SeqCst);
-        assert!(!self.panicking.load(SeqCst), "the flush panics");
-        if self.failing.load(SeqCst) {
-            let path = Path::new("/disk").to_owned();
-            return Err(StoreError::Full {
-                path,
-                why: "full".to_owned(),
-            });
-        }
-        Ok(())
-    }
-    fn size_on_disk(&self) -> Result<u64, StoreError> {
-        Ok(0)
-    }
-}
-
-fn over(backend: &Arc<Slow>) -> Store {
-    Store::start(backend.clone(), StoreKey::random().unwrap(), None, &[]).unwrap()
 }

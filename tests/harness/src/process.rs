@@ -218,7 +218,7 @@ impl Process {
         self.wait(patience).await
     }
 
-    /// Ends it at once (SIGKILL), as a power cut would.
+    /// Ends it at once (SIGKILL). Unlike after a power cut, what it wrote and did not sync stays.
     pub async fn kill(mut self) -> Result<()> {
         self.child.kill().await?;
         Ok(())

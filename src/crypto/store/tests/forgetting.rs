@@ -1,12 +1,22 @@
 //! What is forgotten cannot be read by anybody who has everything that is on the disk; what is
 //! not forgotten is never lost on the way.
 
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::{
+    os::unix::fs::{FileExt, PermissionsExt},
+    sync::atomic::Ordering::SeqCst,
+};
 
 use assert_matches::assert_matches;
+use matrix_sdk_crypto::{olm::Session, vodozemac::Curve25519PublicKey};
 
-use super::{super::GhostStoreError, *};
-use crate::store::StoreError;
+use super::{
+    super::{
+        GhostStoreError,
+        record::{INBOUND, OLM},
+    },
+    *,
+};
+use crate::store::{Batch, StoreError, raw};
 
 #[tokio::test]
 async fn after_forgetting_a_room_old_copies_of_the_database_do_not_open() {
@@ -120,6 +130,110 @@ async fn the_old_key_is_gone_from_the_disk() {
     assert_eq!(mode & 0o777, 0o600);
 }
 
+/// Saves an Olm session with each of as many devices, numbered from 0, as copies of one.
+async fn meet(ghost: &GhostStore, one: &Session, devices: u32, used: u32) {
+    let own = ghost.get_own_device().await.unwrap();
+    let mut sessions = Vec::new();
+    for n in 0..devices {
+        let mut pickle = one.pickle().await;
+        pickle.sender_key = device_key(n);
+        pickle.last_use_time = SecondsSinceUnixEpoch(used.into());
+        let own = own.as_device_keys().clone();
+        sessions.push(Session::from_pickle(own, pickle).unwrap());
+    }
+    let changes = Changes {
+        sessions,
+        ..Default::default()
+    };
+    ghost.save_changes(changes).await.unwrap();
+}
+
+async fn some_session(ghost: &GhostStore) -> Session {
+    let own = ghost.get_own_device().await.unwrap();
+    olm_session(own.as_device_keys(), device_key(0), 1)
+}
+
+fn device_key(number: u32) -> Curve25519PublicKey {
+    let mut bytes = [7; 32];
+    bytes[..4].copy_from_slice(&number.to_be_bytes());
+    Curve25519PublicKey::from_bytes(bytes)
+}
+
+/// Returns how many values are sealed while a room is forgotten by a ghost that has met people with
+/// as many devices elsewhere.
+async fn cost_of_forgetting(devices: u32) -> usize {
+    let store = Store::in_memory();
+    let all = GhostStores::open(&store).unwrap();
+    let ghost = all.ghost(sam()).unwrap();
+    let account = settle(&ghost, sam()).await;
+    meet(&ghost, &some_session(&ghost).await, devices, 1).await;
+    ghost.rotate_epoch().await.unwrap();
+    converse(&ghost, &account, room()).await;
+    let before = ghost.ghost.records.sealed.load(SeqCst);
+    ghost.forget_room(room()).await.unwrap();
+    ghost.ghost.records.sealed.load(SeqCst) - before
+}
+
+#[tokio::test]
+async fn forgetting_a_room_costs_the_same_however_many_people_are_elsewhere() {
+    let few = cost_of_forgetting(10).await;
+    assert!(few < 10, "{few}");
+    assert_eq!(cost_of_forgetting(2000).await, few);
+}
+
+/// Others get a turn between the batches, and none of them is large.
+#[tokio::test]
+async fn a_ghost_of_which_everything_changed_is_sealed_anew_in_several_batches() {
+    let store = Store::in_memory();
+    let all = GhostStores::open(&store).unwrap();
+    let ghost = all.ghost(sam()).unwrap();
+    settle(&ghost, sam()).await;
+    let session = some_session(&ghost).await;
+    meet(&ghost, &session, 3000, 1).await;
+    meet(&ghost, &session, 3000, 2).await;
+    let (applied, sealed) = (store.applied(), ghost.ghost.records.sealed.load(SeqCst));
+    ghost.rotate_epoch().await.unwrap();
+    assert!(ghost.ghost.records.sealed.load(SeqCst) - sealed > 3000);
+    assert!((6..20).contains(&(store.applied() - applied)));
+    let key = device_key(2999).to_base64();
+    assert_eq!(ghost.get_sessions(&key).await.unwrap().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn old_bytes_open_only_if_nothing_replaced_them_before_a_room_was_forgotten() {
+    let store = Store::in_memory();
+    let all = GhostStores::open(&store).unwrap();
+    let ghost = all.ghost(sam()).unwrap();
+    let account = settle(&ghost, sam()).await;
+    let session = some_session(&ghost).await;
+    meet(&ghost, &session, 300, 1).await;
+    converse(&ghost, &account, room()).await;
+    let records = &ghost.ghost.records;
+    let all_of = |kind| raw::scan(&store, &records.keys.of(kind, &[]), None, 1000).unwrap();
+    let (olm, inbound) = (all_of(OLM), all_of(INBOUND));
+    assert_eq!((olm.len(), inbound.len()), (300, 1));
+    meet(&ghost, &session, 1, 2).await;
+    ghost.forget_room(room()).await.unwrap();
+
+    let opens = |(key, value): &(Vec<u8>, Vec<u8>)| {
+        let mut batch = Batch::new();
+        raw::put(&mut batch, key.clone(), value.clone()).unwrap();
+        store.apply(batch).unwrap();
+        records.read(OLM, key).is_ok()
+    };
+    assert!(!opens(&inbound[0]), "of the room");
+    let prefix = records
+        .keys
+        .of(OLM, &[device_key(0).to_base64().as_bytes()]);
+    let used = olm
+        .iter()
+        .find(|(key, _)| key.starts_with(&prefix))
+        .unwrap();
+    assert!(!opens(used), "of a session used since");
+    let stays = olm.iter().filter(|it| opens(it)).count();
+    assert!(stays > 250, "{stays} were not sealed again");
+}
+
 /// The last step of a rotation before the process died.
 #[derive(Clone, Copy, Debug)]
 enum Died {
@@ -146,7 +260,7 @@ async fn a_rotation_cut_short_at_any_step_is_finished_by_the_next_start() {
             .unwrap();
         store.flush().await.unwrap();
         if !matches!(died, Died::FreshKey) {
-            ghost.ghost.records.reseal().unwrap();
+            ghost.ghost.records.renew_outdated_groups().unwrap();
         }
         if matches!(died, Died::Flush) {
             store.flush().await.unwrap();
@@ -156,18 +270,14 @@ async fn a_rotation_cut_short_at_any_step_is_finished_by_the_next_start() {
         copy_folder(&house.path(), &copy);
 
         let (_store, all) = house.open_at(&copy);
-        let ghost = all.existing(sam()).unwrap().unwrap();
-        let slots = ghost
-            .ghost
-            .records
-            .shred
-            .read(ghost.ghost.records.id)
-            .unwrap();
+        // Before anybody asks for the ghost.
+        let slots = all.registry.shred.read(ghost.ghost.records.id).unwrap();
         assert_eq!(
             slots.generations.iter().flatten().count(),
             1,
             "{died:?}: the old key is gone"
         );
+        let ghost = all.existing(sam()).unwrap().unwrap();
         assert_eq!(
             ghost.load_account().await.unwrap().unwrap(),
             account,

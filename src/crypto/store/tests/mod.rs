@@ -10,13 +10,18 @@ use std::path::{Path, PathBuf};
 
 use matrix_sdk_crypto::{
     Account, DeviceData,
-    olm::{InboundGroupSession, OutboundGroupSession},
+    olm::{InboundGroupSession, OutboundGroupSession, PickledSession, Session},
     store::{
         CryptoStore,
         types::{Changes, DeviceChanges, PendingChanges},
     },
+    types::DeviceKeys,
+    vodozemac::{
+        Curve25519PublicKey,
+        olm::{Account as VodozemacAccount, SessionConfig},
+    },
 };
-use ruma::{RoomId, UserId, device_id, room_id, user_id};
+use ruma::{RoomId, SecondsSinceUnixEpoch, UserId, device_id, room_id, user_id};
 
 use super::{GhostStore, GhostStores};
 use crate::store::{Store, StoreKey, StoreOptions};
@@ -121,6 +126,23 @@ async fn settle(ghost: &GhostStore, user: &UserId) -> Account {
         .await
         .unwrap();
     account
+}
+
+/// A session that another device began, and its last use in seconds since 1970.
+fn olm_session(own: &DeviceKeys, sender: Curve25519PublicKey, used: u32) -> Session {
+    let theirs = VodozemacAccount::new().curve25519_key();
+    let pickle = VodozemacAccount::new()
+        .create_outbound_session(SessionConfig::version_1(), theirs, theirs)
+        .unwrap()
+        .pickle();
+    let pickle = PickledSession {
+        pickle,
+        sender_key: sender,
+        created_using_fallback_key: true,
+        creation_time: SecondsSinceUnixEpoch(1_u32.into()),
+        last_use_time: SecondsSinceUnixEpoch(used.into()),
+    };
+    Session::from_pickle(own.clone(), pickle).unwrap()
 }
 
 /// A pair of group sessions for a room, saved.

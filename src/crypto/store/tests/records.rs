@@ -3,10 +3,10 @@
 use assert_matches::assert_matches;
 use matrix_sdk_crypto::{
     OlmMachine,
-    olm::{OlmMessageHash, PickledSession, Session},
-    vodozemac::olm::{Account as VodozemacAccount, SessionConfig},
+    olm::{OlmMessageHash, Session},
+    vodozemac::olm::Account as VodozemacAccount,
 };
-use ruma::{SecondsSinceUnixEpoch, device_id};
+use ruma::device_id;
 
 use super::{
     super::{
@@ -382,19 +382,7 @@ async fn of_the_olm_sessions_with_one_device_those_used_last_are_kept() {
     settle(&ghost, sam()).await;
     let own = ghost.get_own_device().await.unwrap();
     let session = |sender: &VodozemacAccount, used: u32| {
-        let theirs = VodozemacAccount::new().curve25519_key();
-        let pickle = VodozemacAccount::new()
-            .create_outbound_session(SessionConfig::version_1(), theirs, theirs)
-            .unwrap()
-            .pickle();
-        let pickle = PickledSession {
-            pickle,
-            sender_key: sender.curve25519_key(),
-            created_using_fallback_key: true,
-            creation_time: SecondsSinceUnixEpoch(1_u32.into()),
-            last_use_time: SecondsSinceUnixEpoch(used.into()),
-        };
-        Session::from_pickle(own.as_device_keys().clone(), pickle).unwrap()
+        olm_session(own.as_device_keys(), sender.curve25519_key(), used)
     };
     let save = async |sessions: Vec<Session>| {
         let changes = Changes {

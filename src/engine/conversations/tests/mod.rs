@@ -93,12 +93,16 @@ struct Talk {
 impl Talk {
     /// The conversation as it is, seen from the room of one of its places.
     async fn at(room: OwnedRoomId, talk: &Conversation) -> Self {
+        Self::on(Store::in_memory(), room, talk).await
+    }
+
+    async fn on(store: Store, room: OwnedRoomId, talk: &Conversation) -> Self {
         let TestEngine {
             engine,
             store,
             fake,
             clock,
-        } = testing::engine().build().await;
+        } = testing::engine().store(&store).build().await;
         let mut batch = Batch::new();
         batch.put::<Conversations>(&id(), talk).unwrap();
         store.apply(batch).unwrap();
@@ -218,16 +222,16 @@ impl Talk {
         self.actor.room.is_replayable(number, &what).unwrap()
     }
 
-    fn change(&self) {
+    async fn change(&self) {
         let mut batch = Batch::new();
         let led_back = Input::ReturnedToRoom {
             at: self.engine.now(),
             person: 0,
         };
-        let (lock, _) = self
-            .engine
-            .lock_and_decide(&id(), &[led_back], &mut batch)
-            .unwrap();
+        let (id, engine) = (id(), &self.engine);
+        let inputs = [led_back];
+        let decided = engine.lock_and_decide(&id, &inputs, engine.now(), &mut batch);
+        let (lock, _) = decided.await.unwrap();
         self.store.apply(batch).unwrap();
         drop(lock);
     }

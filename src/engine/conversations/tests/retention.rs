@@ -6,7 +6,7 @@ use super::*;
 async fn a_message_that_is_given_up_is_not_given_up_in_silence() {
     let mut it = Talk::begun().await;
     let arrived = InboxItem::Event(message("$one", NOW).to_string());
-    it.actor.room.give_up(1, arrived).unwrap();
+    it.actor.room.give_up(1, arrived).await.unwrap();
     let said = it.notices(&origin());
     assert!(
         matches!(&said[..], [Notice::NotForwarded { .. }]),

@@ -1,4 +1,4 @@
-//! Stonechat ends as in a power cut, at every step of an introduction.
+//! Stonechat is killed at every step of an introduction.
 
 use std::time::Duration;
 
