@@ -126,6 +126,9 @@ pub enum DecryptError {
         /// The event in which it came first, unless that is too long ago.
         first: Option<OwnedEventId>,
     },
+    /// The payload is valid JSON that we cannot read: it nests too deeply, or has too large a number.
+    #[error("the payload is beyond what we read")]
+    NotUnderstood,
     /// The event is not a Megolm message, or a damaged one.
     #[error("the event is malformed: {0}")]
     Malformed(&'static str),

@@ -35,6 +35,7 @@ mod encrypt;
 mod error;
 mod forget;
 mod keyless;
+mod lenient;
 mod loading;
 mod locks;
 mod machines;

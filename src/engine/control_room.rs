@@ -41,6 +41,7 @@ pub(in crate::engine) enum Remark {
     Unreadable,
     UnsignedDevice,
     TooManyDevices,
+    NotUnderstood,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -328,6 +328,7 @@ fn what_the_engine_knows_of_a_room() {
         Remark::Unreadable,
         Remark::UnsignedDevice,
         Remark::TooManyDevices,
+        Remark::NotUnderstood,
     ];
     insta::assert_json_snapshot!("remarks", all_stored(remarks));
 }

@@ -265,3 +265,44 @@ async fn an_unknown_ghost_receives_nothing() {
             .is_empty()
     );
 }
+
+#[tokio::test]
+async fn half_an_emoji_is_read_with_a_replacement() {
+    let world = World::with_sam().await;
+    let alice = Person::new(&world.fake, ALICE).await;
+    let event = alice.says_half_an_emoji(room(), &[sam()]).await;
+    world.deliver(sam()).await;
+    assert_eq!(world.decrypt(&event).await.unwrap(), "half \u{fffd}");
+    let mut replayed: Value = serde_json::from_str(event.get()).unwrap();
+    replayed["event_id"] = "$another".into();
+    let replayed = serde_json::value::to_raw_value(&replayed).unwrap();
+    let read = world.decrypt(&replayed).await;
+    assert!(
+        matches!(read, Err(DecryptError::Replayed { .. })),
+        "{read:?}"
+    );
+}
+
+#[tokio::test]
+async fn half_an_emoji_from_an_unsigned_device_is_refused_all_the_same() {
+    let world = World::with_sam().await;
+    let eve = Person::unsigned(&world.fake, "@eve:hs.test", "PHONE").await;
+    let event = eve.says_half_an_emoji(room(), &[sam()]).await;
+    world.deliver(sam()).await;
+    let read = world.decrypt(&event).await;
+    assert!(matches!(read, Err(DecryptError::Untrusted(_))), "{read:?}");
+}
+
+#[tokio::test]
+async fn a_payload_beyond_us_is_told_from_a_forged_one() {
+    let world = World::with_sam().await;
+    let alice = Person::new(&world.fake, ALICE).await;
+    let deep = format!(r#"{{"a":{}{}}}"#, "[".repeat(200), "]".repeat(200));
+    for content in [&*deep, r#"{"n":1e400}"#] {
+        let event = alice.says_content(room(), &[sam()], content).await;
+        world.deliver(sam()).await;
+        let read = world.decrypt(&event).await;
+        assert!(matches!(read, Err(DecryptError::NotUnderstood)), "{read:?}");
+    }
+}
+

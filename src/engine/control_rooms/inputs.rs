@@ -158,6 +158,10 @@ impl Room {
                 };
                 self.remark(remark, &event.id, batch)
             }
+            Err(EngineError::Decrypt(DecryptError::NotUnderstood)) => {
+                self.stop_waiting_for(&event.id);
+                self.remark(Remark::NotUnderstood, &event.id, batch)
+            }
             Err(EngineError::Decrypt(error)) => {
                 tracing::warn!(room = %self.id, %error, "a message to the bot is ignored");
                 self.stop_waiting_for(&event.id);
@@ -403,6 +407,7 @@ fn remark_text(remark: Remark) -> NoticeText {
     match remark {
         Remark::NotEncrypted => bot::texts::not_encrypted(),
         Remark::Unreadable => bot::texts::unreadable(),
+        Remark::NotUnderstood => bot::texts::not_understood(),
         Remark::UnsignedDevice => NoticeText::new(Reason::UnsignedDevice.words()),
         Remark::TooManyDevices => NoticeText::new(Reason::TooManyDevices.words()),
     }

@@ -329,3 +329,30 @@ async fn clear_messages_are_answered_once_a_minute() {
         house.clock.advance(std::time::Duration::from_secs(60));
     }
 }
+
+#[tokio::test]
+async fn commands_with_half_an_emoji_or_beyond_us_are_answered() {
+    let house = House::new().await;
+    let room = owned_room_id!("!room:hs.test");
+    let mut actor = house.control_room(&room);
+    let machines = house.engine.machines();
+    machines.expect_room(&bot(), &room).await.unwrap();
+    let person = Person::new(&house.fake, samuel().as_str()).await;
+    let half = person.says_half_an_emoji(&room, &[&bot()]).await;
+    let beyond = person
+        .says_content(&room, &[&bot()], r#"{"n":1e400}"#)
+        .await;
+    let device = machines.device_of(&bot()).unwrap().unwrap();
+    let keys = house.fake.take_incoming(&bot(), &device);
+    machines.receive_and_respond(&bot(), keys).await.unwrap();
+    for (event, count) in [(half, 1), (beyond, 2)] {
+        let arrived = InboxItem::Event(event.get().to_owned());
+        let dispatched = actor.room.dispatch(house.engine.next(), arrived);
+        dispatched.await.unwrap();
+        assert_eq!(house.due(&room).len(), count);
+    }
+    let Some(ControlEffect::SendNotice { notice, .. }) = house.due(&room).pop() else {
+        panic!("nothing is said");
+    };
+    assert_eq!(notice, crate::bot::texts::not_understood());
+}

@@ -5,6 +5,7 @@ use crate::{
     crypto::{DecryptError, Distrust},
     engine::{EngineError, room::Room},
     introduction::Reason,
+    relay::TranslateError,
     store::Batch,
 };
 
@@ -54,6 +55,9 @@ impl Room {
                     ) => NO_KEY,
                     EngineError::Decrypt(DecryptError::Untrusted(distrust)) => {
                         not_trusted(*distrust).words()
+                    }
+                    EngineError::Decrypt(DecryptError::NotUnderstood) => {
+                        TranslateError::Malformed.notice_text()
                     }
                     // A replayed or forged event: it is not forwarded, and nobody is told.
                     EngineError::Decrypt(_) => return Ok(Vec::new()),

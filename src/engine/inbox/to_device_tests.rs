@@ -13,6 +13,8 @@ use crate::{
         messaging::send::{Outgoing, Recipients},
         records::{ActiveRoomsByGhost, Rooms, ToDevice},
     },
+    ids::{self, Ghost},
+    introduction::{MessageKind, PendingEvent, Phase},
     matrix::Transaction,
     store::Store,
     testing::{self, EventFactory, FakeHomeserver, Held, Person, TestEngine, bot},
@@ -267,3 +269,21 @@ async fn names_that_nobody_holds_leave_nothing_behind() {
     assert_eq!(machines.slot_count(), slots);
     assert_eq!(machines.expected_count().unwrap(), 2);
 }
+
+#[tokio::test]
+async fn an_opening_line_with_half_an_emoji_is_a_line_and_one_beyond_us_is_not_ignored() {
+    let house = House::new().await;
+    let room = sams_room();
+    let ghost = Ghost::new(sam());
+    let user = sam();
+    let (alice, to) = (&house.alice, [&*user]);
+    let half = alice.says_half_an_emoji(room, &to).await;
+    let beyond = alice.says_content(room, &to, r#"{"n":1e400}"#).await;
+    house.push(house.messages(&sam())).await;
+    let actor = house.actor(room);
+    for (event, expected) in [(half, MessageKind::Line), (beyond, MessageKind::Other)] {
+        let kind = actor.room.classify_encrypted(&ghost, event.get()).await;
+        assert_eq!(kind.unwrap(), Some(expected));
+    }
+}
+

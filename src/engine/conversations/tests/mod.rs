@@ -16,8 +16,9 @@ use tokio::sync::Notify;
 use crate::{
     clock::Timestamp,
     conversation::{Conversation, Effect, Home, Input, Notice, PortalStatus, RoomRole},
+    crypto::DecryptError,
     engine::{
-        Engine,
+        Engine, EngineError,
         actors::actor::RoomActor,
         records::{
             ActiveRoomsByGhost, ConversationRoom, Conversations, Copy, EventCopies, Inbox,
@@ -27,6 +28,7 @@ use crate::{
     ids::{ConversationId, Ghost},
     introduction::{Admission, Introduction, Invite, PendingEvent},
     matrix::Transaction,
+    relay::TranslateError,
     store::{Batch, Store, prefix},
     testing::{
         self, EventFactory, FakeHomeserver, NOW, Person, TestClock, TestEngine, participant,

@@ -53,3 +53,18 @@ async fn a_ghost_that_has_left_shows_no_delivery() {
         .unwrap();
     assert_eq!(it.actor.room.deliveries.take(), None);
 }
+
+#[tokio::test]
+async fn the_sender_of_a_message_beyond_us_is_told() {
+    let mut it = Talk::begun().await;
+    let carry = forward("$one", RoomRole::Portal(1), true);
+    let number = it.put_due(carry.clone());
+    let error = EngineError::Decrypt(DecryptError::NotUnderstood);
+    let (room, talk) = (&mut it.actor.room, id());
+    room.give_up_conversation(number, &talk, &carry, &error)
+        .await
+        .unwrap();
+    let text = TranslateError::Malformed.notice_text().to_owned();
+    assert_eq!(it.notices(&origin()), [Notice::NotForwarded { text }]);
+}
+
