@@ -28,6 +28,8 @@ impl Engine {
     /// Notes that events may have been lost. Rooms backfill before they go on, and ghosts with open
     /// work sync soon, because the lost event may have been the last one.
     pub(in crate::engine) fn note_possible_gap(&self) {
+        // Who left in a lost event must not get the next key.
+        self.0.room_states.mark_all_outdated();
         self.0.gap_epoch.fetch_add(1, Ordering::AcqRel);
         if self.0.started.load(Ordering::Acquire) {
             self.0.gap_noted.notify_one();
