@@ -1,5 +1,7 @@
 //! The public records of a ghost's keys, which need no crypto store. Nothing here is secret.
 
+use std::time::Duration;
+
 use ruma::{OwnedDeviceId, OwnedRoomId, OwnedUserId};
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +33,10 @@ pub(super) enum Step {
     Retiring,
 }
 
+/// How long a used fallback key stays published, and how long the one before it still decrypts. So
+/// anybody who uses up a ghost's keys costs it one upload in this time.
+const FALLBACK_PAUSE: Duration = Duration::from_secs(60 * 60);
+
 /// A device and an identity that a ghost had before.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Former {
@@ -55,9 +61,12 @@ pub(super) struct GhostRecord {
     /// The public master key, in base64.
     pub(super) master: Option<String>,
     pub(super) former: Vec<Former>,
-    /// Whether the published fallback key was used.
+    /// When it was noticed that the published fallback key was used.
     #[serde(default)]
-    pub(super) fallback_used: bool,
+    pub(super) fallback_used_at: Option<Timestamp>,
+    /// When the fallback key before the published one was replaced. It still decrypts.
+    #[serde(default)]
+    pub(super) former_fallback_since: Option<Timestamp>,
     /// When one-time keys were last made on demand.
     #[serde(default)]
     pub(super) made_on_demand_at: Timestamp,
@@ -76,7 +85,8 @@ impl GhostRecord {
             ed25519: None,
             master: None,
             former: Vec::new(),
-            fallback_used: false,
+            fallback_used_at: None,
+            former_fallback_since: None,
             made_on_demand_at: Timestamp::default(),
             made_on_demand: 0,
         }
@@ -96,8 +106,22 @@ impl GhostRecord {
             self.former.drain(..surplus);
         }
         self.ed25519 = None;
-        self.fallback_used = false;
+        self.fallback_used_at = None;
+        self.former_fallback_since = None;
         self.made_on_demand = 0;
+    }
+
+    /// Returns whether the published fallback key was used so long ago that it is replaced now.
+    pub(super) fn is_fallback_due(&self, now: Timestamp) -> bool {
+        self.fallback_used_at
+            .is_some_and(|at| now.since(at) >= FALLBACK_PAUSE)
+    }
+
+    /// Returns whether the fallback key before the published one is forgotten now: what was sent to
+    /// it has arrived.
+    pub(super) fn is_former_fallback_due(&self, now: Timestamp) -> bool {
+        self.former_fallback_since
+            .is_some_and(|at| now.since(at) >= FALLBACK_PAUSE)
     }
 
     pub(super) fn is_ready(&self, kind: GhostKind) -> bool {
@@ -154,7 +178,8 @@ mod tests {
               "deleted": false
             }
           ],
-          "fallback_used": false,
+          "fallback_used_at": null,
+          "former_fallback_since": null,
           "made_on_demand_at": 0,
           "made_on_demand": 0
         }
