@@ -14,6 +14,7 @@
 //! | forget a room it has left | [`Machines::forget_room`] |
 //! | give its handle to a new owner | [`Machines::retire`], then provision |
 //! | give it a new device after a restore | [`Machines::rotate_device`] |
+//! | make it again if the homeserver does not have it | [`Machines::restore_on_homeserver`] |
 //!
 //! # What holds
 //!
@@ -43,6 +44,7 @@ mod outgoing_requests;
 mod provision;
 mod record;
 mod replay_guard;
+mod restore_user;
 mod rotate_device;
 mod slot;
 mod split_request;
@@ -57,6 +59,6 @@ pub use device_lists::SIGNED_DEVICES_MAX;
 pub use encrypt::EncryptTo;
 pub use error::{CryptoError, DecryptError, Distrust, EncryptError};
 pub use machines::{MachineSettings, Machines};
-pub use record::GhostKind;
+pub use record::{GhostKind, ready_devices};
 pub use rotate_device::DeviceRotation;
 pub use to_device::{IncomingCrypto, NewRoomKey};

@@ -5,7 +5,10 @@ use std::time::Duration;
 use ruma::{OwnedDeviceId, OwnedRoomId, OwnedUserId};
 use serde::{Deserialize, Serialize};
 
-use crate::{clock::Timestamp, store::Table};
+use crate::{
+    clock::Timestamp,
+    store::{Store, StoreError, Table},
+};
 
 /// The kind of keys a ghost has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,21 +97,27 @@ impl GhostRecord {
 
     /// Moves the present device to the former ones.
     pub(super) fn archive_device(&mut self) {
-        /// The homeserver can only show the newest master key; older ones need no remembering.
-        const FORMER_DEVICES_MAX: usize = 8;
         if let Some(device) = self.device.take() {
-            self.former.push(Former {
-                device,
-                master: self.master.take(),
-                deleted: false,
-            });
-            let surplus = self.former.len().saturating_sub(FORMER_DEVICES_MAX);
-            self.former.drain(..surplus);
+            let master = self.master.take();
+            self.push_former(device, master);
         }
         self.ed25519 = None;
         self.fallback_used_at = None;
         self.former_fallback_since = None;
         self.made_on_demand = 0;
+    }
+
+    /// Adds a device of ours that is not the present one, and that the homeserver may have.
+    pub(super) fn push_former(&mut self, device: OwnedDeviceId, master: Option<String>) {
+        /// The homeserver can only show the newest master key; older ones need no remembering.
+        const FORMER_DEVICES_MAX: usize = 8;
+        self.former.push(Former {
+            device,
+            master,
+            deleted: false,
+        });
+        let surplus = self.former.len().saturating_sub(FORMER_DEVICES_MAX);
+        self.former.drain(..surplus);
     }
 
     /// Returns whether the published fallback key was used so long ago that it is replaced now.
@@ -138,6 +147,24 @@ impl Table for GhostRecords {
     const SECRET: bool = false;
     type Key = OwnedUserId;
     type Value = GhostRecord;
+}
+
+/// Returns the users that are ready, with their devices: the first `limit` of them.
+pub fn ready_devices(
+    store: &Store,
+    limit: usize,
+) -> Result<Vec<(OwnedUserId, OwnedDeviceId)>, StoreError> {
+    let mut devices = Vec::new();
+    for page in store.pages::<GhostRecords>(&[]) {
+        for (user, record) in page? {
+            if devices.len() >= limit {
+                return Ok(devices);
+            }
+            let device = record.device.filter(|_| record.step == Step::Ready);
+            devices.extend(device.map(|device| (user, device)));
+        }
+    }
+    Ok(devices)
 }
 
 /// Rooms whose keys a ghost keeps: it is joined, or about to join. Deleted when it has left.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use ruma::UserId;
+
 use crate::{
     crypto::{CryptoError, DecryptError, EncryptError},
     directory::DirectoryError,
@@ -72,6 +74,19 @@ impl EngineError {
     /// Returns `true` if another attempt may succeed.
     pub fn is_transient(&self) -> bool {
         self.fate() != Fate::Final
+    }
+
+    /// Returns the user of ours that the homeserver does not have, or whose device it does not have.
+    pub fn missing_user(&self) -> Option<&UserId> {
+        match self {
+            Self::Matrix(error)
+            | Self::Crypto(CryptoError::Matrix(error))
+            | Self::Decrypt(DecryptError::Crypto(CryptoError::Matrix(error)))
+            | Self::Encrypt(EncryptError::Crypto(CryptoError::Matrix(error))) => {
+                error.missing_user()
+            }
+            _ => None,
+        }
     }
 
     /// Returns how long the homeserver asked us to wait.

@@ -25,6 +25,7 @@ use super::{
     MatrixError,
     bounds::DeadLetter,
     json_stream::{JsonStream, Match, Selector},
+    users_there::UsersThere,
 };
 
 const MIB: usize = 1024 * 1024;
@@ -107,6 +108,7 @@ struct Inner {
     versions: SupportedVersions,
     options: HomeserverOptions,
     dead_letters: Mutex<Vec<DeadLetter>>,
+    users_there: UsersThere,
 }
 
 /// Maximum number of dead letters that wait to be noted.
@@ -169,6 +171,7 @@ impl Homeserver {
             },
             options,
             dead_letters: Mutex::default(),
+            users_there: UsersThere::default(),
         };
         let address = inner.address(&["_matrix", "client", "versions"], &[])?;
         let request = inner
@@ -198,8 +201,28 @@ impl Homeserver {
         &self.0.versions
     }
 
+    pub(super) fn users_there(&self) -> &UsersThere {
+        &self.0.users_there
+    }
+
     /// Makes any request of the client-server API as `who`.
     pub async fn send<R>(
+        &self,
+        who: Actor<'_>,
+        request: R,
+    ) -> Result<R::IncomingResponse, MatrixError>
+    where
+        R: OutgoingRequest<PathBuilder = VersionHistory>,
+        for<'a> R::Authentication: AuthScheme<Input<'a> = SendAccessToken<'a>>,
+    {
+        match self.send_once(who, request).await {
+            Err(error) => Err(self.explain(who, error).await),
+            answer => answer,
+        }
+    }
+
+    /// Makes a request as `who`; a refusal is returned as it came.
+    pub(super) async fn send_once<R>(
         &self,
         who: Actor<'_>,
         request: R,
@@ -316,7 +339,8 @@ impl Homeserver {
         if status != StatusCode::OK {
             let headers = answer.response.headers().clone();
             let body = answer.read_rest(options.answer_bytes_max).await?;
-            return Err(error_of(status, &headers, &body));
+            let error = error_of(status, &headers, &body);
+            return Err(self.explain(who, error).await);
         }
         Ok(answer)
     }

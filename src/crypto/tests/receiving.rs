@@ -306,3 +306,29 @@ async fn a_payload_beyond_us_is_told_from_a_forged_one() {
     }
 }
 
+#[tokio::test]
+async fn keys_that_the_homeserver_refuses_are_made_anew() {
+    let world = World::with_sam().await;
+    let device = world.device(sam());
+    // The homeserver knows the id of the next key with another content.
+    let taken = serde_json::json!({
+        "one_time_keys": {"signed_curve25519:AAAAAAAAADI": {"key": "of another time"}},
+    });
+    world.fake.with(|server| {
+        let account = server.accounts.get_mut(sam().as_str()).unwrap();
+        let own = account.devices.get_mut(device.as_str()).unwrap();
+        own.keys.upload(device.as_str(), &taken);
+    });
+    world.fake.claim_all(sam(), &device);
+    world.deliver(sam()).await;
+    let refused = world.fake.uploaded(sam(), &device);
+    assert!(refused < 100, "{refused}");
+    world.clock.advance(Duration::from_secs(601));
+    world.deliver(sam()).await;
+    let uploaded = world.fake.uploaded(sam(), &device);
+    assert!(uploaded > refused + 40, "{uploaded} after {refused}");
+    let alice = Person::new(&world.fake, ALICE).await;
+    let event = alice.says(room(), &[sam()], "hello").await;
+    world.deliver(sam()).await;
+    assert_eq!(world.decrypt(&event).await.unwrap(), "hello");
+}

@@ -67,8 +67,13 @@ impl Engine {
             return Ok(());
         };
         for _ in 0..SYNC_PAGES_MAX {
-            if self.sync_once(ghost, acting.actor()).await? {
-                break;
+            match self.sync_once(ghost, acting.actor()).await {
+                Ok(true) => break,
+                Ok(false) => {}
+                Err(error) => {
+                    self.restore_missing_user(&error).await;
+                    return Err(error);
+                }
             }
         }
         Ok(())

@@ -68,3 +68,35 @@ async fn the_sender_of_a_message_beyond_us_is_told() {
     assert_eq!(it.notices(&origin()), [Notice::NotForwarded { text }]);
 }
 
+#[tokio::test]
+async fn a_message_waits_for_a_ghost_that_the_homeserver_lost() {
+    let mut it = Talk::begun().await;
+    let shown = user_id!("@_dm_.palice:hs.test");
+    let machines = it.engine.machines().clone();
+    machines.provision(shown, "Alice").await.unwrap();
+    let samuel = Person::new(&it.fake, "@samuel:hs.test").await;
+    it.fake.add_room(&portal(), &[shown, samuel.user()]);
+    let mut event = message("$one", NOW);
+    event["type"] = json!("org.example.hello");
+    event["content"] = json!({"body": "in clear"});
+    it.keep(&event);
+    it.fake.with(|server| {
+        let account = server.accounts.get_mut(shown.as_str()).unwrap();
+        account.devices.clear();
+    });
+    let sent = it.fake.sent(&portal());
+    let number = it.put_due(forward("$one", RoomRole::Portal(1), true));
+    let due = || OutboxItem {
+        since: NOW,
+        what: QueuedEffect::Conversation {
+            conversation: id(),
+            effect: forward("$one", RoomRole::Portal(1), true),
+        },
+    };
+    let error = it.actor.room.carry_out(number, due()).await.unwrap_err();
+    assert_eq!(error.missing_user(), Some(shown), "{error}");
+    it.actor.room.carry_out(number, due()).await.unwrap();
+    assert_eq!(it.fake.sent(&portal()), sent + 1);
+    assert_eq!(it.notices(&origin()), []);
+}
+
