@@ -7,7 +7,7 @@ use super::{
     CryptoError, Machines, account,
     locks::lock,
     machines::lock_provisioning,
-    record::{ExpectedRooms, GhostKind, GhostRecord, Step},
+    record::{ExpectedRooms, ForgottenRooms, GhostKind, GhostRecord, Step},
     replay_guard::ReplayGuard,
 };
 use crate::store::{Batch, Table, prefix};
@@ -28,7 +28,9 @@ impl Machines {
             // From here on no task uses the machine, and its memory is gone.
             let unloaded = self.unload(&slot).await;
             let mut batch = Batch::new();
-            batch.delete::<ExpectedRooms>(&(user.to_owned(), room.to_owned()));
+            let place = (user.to_owned(), room.to_owned());
+            batch.delete::<ExpectedRooms>(&place);
+            batch.put::<ForgottenRooms>(&place, &self.0.settings.clock.now())?;
             let prefix_of_room = [prefix(&user.to_owned()), prefix(&room.to_owned())].concat();
             self.delete_all::<ReplayGuard>(&mut batch, &prefix_of_room)?;
             self.0.store.apply(batch)?;
@@ -205,6 +207,7 @@ impl Machines {
         }
         let prefix_of_user = prefix(&user.to_owned());
         self.delete_all::<ExpectedRooms>(&mut batch, &prefix_of_user)?;
+        self.delete_all::<ForgottenRooms>(&mut batch, &prefix_of_user)?;
         self.delete_all::<ReplayGuard>(&mut batch, &prefix_of_user)?;
         self.0.store.apply(batch)?;
         self.reload_expected_rooms(&slot, &unloaded);

@@ -25,7 +25,8 @@
 //! * No ciphertext and no key is sent before the state behind it is durable.
 //! * Only devices signed by their owner get room keys from us, and only messages from such devices
 //!   are accepted.
-//! * A ghost keeps only the keys of rooms it is in, or about to enter.
+//! * A ghost keeps only the keys of rooms it is in, or about to enter. Those that come a little
+//!   before their room is expected are parked for five minutes.
 //! * A keyless ghost's private keys exist in memory for a moment, and nowhere else.
 
 mod account;

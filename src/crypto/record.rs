@@ -178,6 +178,18 @@ impl Table for ExpectedRooms {
     type Value = ();
 }
 
+/// Rooms that a ghost has left lately, and when: their keys are not parked. Deleted after a week, or
+/// when the room is expected again.
+pub(super) struct ForgottenRooms;
+
+impl Table for ForgottenRooms {
+    const ID: u8 = 71;
+    const NAME: &'static str = "forgotten rooms";
+    const SECRET: bool = false;
+    type Key = (OwnedUserId, OwnedRoomId);
+    type Value = Timestamp;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -49,7 +49,7 @@ struct Kept {
 /// The machine compares a key with the one in the store, but not with another one of the same
 /// batch. Clients send a key again, from a later index, when an Olm session is new; the later key
 /// would replace the earlier one, and the first messages could not be decrypted.
-async fn furthest_back(sessions: Vec<InboundGroupSession>) -> Vec<InboundGroupSession> {
+pub(super) async fn furthest_back(sessions: Vec<InboundGroupSession>) -> Vec<InboundGroupSession> {
     let mut kept: Vec<InboundGroupSession> = Vec::with_capacity(sessions.len());
     for session in sessions {
         let same = kept.iter_mut().find(|kept| {
@@ -91,9 +91,10 @@ impl StoredGhost {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        if let Some(filter) = filter {
-            filter_room_keys(&filter, &mut changes);
-        }
+        let parked = match &filter {
+            Some(filter) => filter_room_keys(filter, &mut changes),
+            None => Vec::new(),
+        };
         changes.inbound_group_sessions =
             furthest_back(std::mem::take(&mut changes.inbound_group_sessions)).await;
         let _one = self.saving.lock().await;
@@ -102,6 +103,9 @@ impl StoredGhost {
         self.people(&changes, &mut writes)?;
         self.values(&changes, &mut writes)?;
         self.rooms(&changes, &mut writes)?;
+        if let Some(filter) = &filter {
+            self.park(parked, filter.clock.now(), &mut writes).await?;
+        }
         let known = *self
             .olm_hashes
             .lock()
@@ -190,7 +194,7 @@ impl StoredGhost {
         Ok(())
     }
 
-    async fn inbound(
+    pub(super) async fn inbound(
         &self,
         session: &InboundGroupSession,
         writes: &mut Writes,

@@ -4,6 +4,7 @@ use matrix_sdk_crypto::store::{CryptoStore, types::Changes};
 use ruma::{UInt, uint};
 
 use super::*;
+use crate::crypto::store::{PARKED_FOR, PARKED_MAX};
 
 const ALICE: &str = "@alice:hs.test";
 
@@ -112,18 +113,70 @@ async fn a_stranger_who_keeps_claiming_keys_cannot_make_us_hoard() {
     assert_eq!(world.decrypt(&event).await.unwrap(), "still here");
 }
 
+fn is_unreadable(read: &Result<Decrypted, DecryptError>) -> bool {
+    matches!(read, Err(DecryptError::NoKey { .. }))
+}
+
 #[tokio::test]
-async fn keys_of_rooms_that_nobody_expects_are_not_kept() {
+async fn a_key_that_comes_before_its_room_is_expected_waits_for_it() {
     let world = World::with_sam().await;
     let alice = Person::new(&world.fake, ALICE).await;
-    let other = room_id!("!other:hs.test");
-    let event = alice.says(other, &[sam()], "unasked").await;
+    let other = other_room();
+    let event = alice.says(other, &[sam()], "early").await;
     assert!(world.deliver(sam()).await.is_empty());
+    let read = world.machines.decrypt(sam(), other, &event).await;
+    assert!(is_unreadable(&read), "it cannot be used yet: {read:?}");
+    let world = world.restart().await;
+    world.clock.advance(PARKED_FOR);
+    world.machines.sweep().await.unwrap();
     world.machines.expect_room(sam(), other).await.unwrap();
-    assert!(matches!(
-        world.machines.decrypt(sam(), other, &event).await,
-        Err(DecryptError::NoKey { .. })
-    ));
+    let read = world.machines.decrypt(sam(), other, &event).await;
+    assert_eq!(read.unwrap().event_type, "m.room.message");
+}
+
+#[tokio::test]
+async fn a_key_of_a_room_that_nobody_expects_is_kept_for_minutes_only() {
+    for sweeps in [false, true] {
+        let world = World::with_sam().await;
+        let alice = Person::new(&world.fake, ALICE).await;
+        let other = other_room();
+        let event = alice.says(other, &[sam()], "unasked").await;
+        world.deliver(sam()).await;
+        let store = world.machines.0.stores.existing(sam()).unwrap().unwrap();
+        assert!(store.holds_keys_of(other).unwrap());
+        world.clock.advance(PARKED_FOR + Duration::from_millis(1));
+        if sweeps {
+            world.machines.sweep().await.unwrap();
+            assert!(!store.holds_keys_of(other).unwrap());
+        }
+        world.machines.expect_room(sam(), other).await.unwrap();
+        let read = world.machines.decrypt(sam(), other, &event).await;
+        assert!(is_unreadable(&read), "{read:?}");
+        assert!(!store.holds_keys_of(other).unwrap());
+    }
+}
+
+#[tokio::test]
+async fn few_keys_of_rooms_that_nobody_expects_are_kept() {
+    let world = World::with_sam().await;
+    let alice = Person::new(&world.fake, ALICE).await;
+    let rooms = (0..=PARKED_MAX).map(|n| format!("!made{n}:hs.test").try_into().unwrap());
+    let rooms: Vec<ruma::OwnedRoomId> = rooms.collect();
+    for room in &rooms {
+        alice.says(room, &[sam()], "unasked").await;
+        world.deliver(sam()).await;
+        world.clock.advance(Duration::from_millis(1));
+    }
+    let store = world.machines.0.stores.existing(sam()).unwrap().unwrap();
+    let kept = rooms
+        .iter()
+        .filter(|room| store.holds_keys_of(room).unwrap());
+    assert_eq!(kept.count(), PARKED_MAX);
+    assert!(!store.holds_keys_of(&rooms[0]).unwrap(), "the oldest went");
+    // None of them opens anything, and the others go on.
+    world.machines.turn_away(sam(), &rooms[7]).await.unwrap();
+    assert!(!store.holds_keys_of(&rooms[7]).unwrap());
+    assert!(store.holds_keys_of(&rooms[8]).unwrap());
 }
 
 #[tokio::test]

@@ -287,3 +287,17 @@ async fn an_opening_line_with_half_an_emoji_is_a_line_and_one_beyond_us_is_not_i
     }
 }
 
+#[tokio::test]
+async fn a_key_that_is_pushed_before_its_invite_is_there_for_the_message() {
+    let house = House::new().await;
+    let (sam, room) = (sam(), room_id!("!new:hs.test"));
+    let line = house.alice.says(room, &[&sam], "hello").await;
+    house.push(house.messages(&sam)).await;
+    house.engine.process_to_device().await;
+    house.fake.invite(room, house.alice.user(), &sam);
+    let invite = EventFactory::room(room).member(sam.as_str(), "invite");
+    let body = json!({"events": [invite]});
+    let body = Transaction::parse(body.to_string().as_bytes()).unwrap();
+    house.engine.transaction(body).await.unwrap();
+    house.reads(&sam, room, &line).await;
+}

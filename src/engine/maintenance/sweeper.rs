@@ -1,4 +1,4 @@
-//! Deletes expired records of the directory and the bot.
+//! Deletes expired records of the directory, the bot, the machines and the conversations.
 
 use crate::{
     bot,
@@ -9,8 +9,9 @@ use crate::{
 pub(in crate::engine) const SWEPT_AT_ONCE: usize = 500;
 
 impl Engine {
-    /// Deletes the directory's expired records.
+    /// Deletes expired records.
     pub(in crate::engine) async fn sweep(&self) -> Result<(), EngineError> {
+        self.machines().sweep().await?;
         loop {
             let mut tx = self.directory().begin().await;
             let looked_at = tx.sweep(self.now(), SWEPT_AT_ONCE)?
