@@ -86,6 +86,7 @@ impl StoredGhost {
 
     pub(super) async fn save_changes(&self, mut changes: Changes) -> Result<(), GhostStoreError> {
         deferred_sessions::defer_or_merge(&mut changes);
+        self.drop_own_sessions(&mut changes)?;
         let filter = self
             .room_key_filter
             .read()
@@ -118,6 +119,19 @@ impl StoredGhost {
             .unwrap_or_else(PoisonError::into_inner) = Some(hashes);
         self.outbound_sessions
             .activate(changes.outbound_group_sessions);
+        Ok(())
+    }
+
+    /// Drops the inbound halves of the ghost's own group sessions: it never reads what it has said
+    /// itself.
+    fn drop_own_sessions(&self, changes: &mut Changes) -> Result<(), GhostStoreError> {
+        let sessions = &mut changes.inbound_group_sessions;
+        let filter = self.room_key_filter.read();
+        let is_filtered = filter.unwrap_or_else(PoisonError::into_inner).is_some();
+        if is_filtered && !sessions.is_empty() {
+            let own = self.static_account()?.identity_keys.curve25519;
+            sessions.retain(|session| session.sender_key() != own);
+        }
         Ok(())
     }
 
