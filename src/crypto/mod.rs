@@ -11,6 +11,7 @@
 //! | receive what came for its device | [`Machines::receive_and_respond`] |
 //! | decrypt | [`Machines::decrypt`] |
 //! | encrypt | [`Machines::encrypt`] |
+//! | get a lost room key once more | [`Machines::renew_olm_sessions`] |
 //! | forget a room it has left | [`Machines::forget_room`] |
 //! | give its handle to a new owner | [`Machines::retire`], then provision |
 //! | give it a new device after a restore | [`Machines::rotate_device`] |
@@ -44,6 +45,7 @@ mod machines;
 mod outgoing_requests;
 mod provision;
 mod record;
+mod renew_sessions;
 mod replay_guard;
 mod restore_user;
 mod rotate_device;

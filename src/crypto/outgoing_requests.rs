@@ -116,8 +116,17 @@ impl Machines {
             let _a_place = self.0.repairs.acquire().await;
             self.claim(ghost, &id, claim, &SignedDevices::new()).await?;
         }
+        self.greet_devices(ghost, broken).await
+    }
+
+    /// Says something empty to each of these devices, in the newest session with it.
+    pub(super) async fn greet_devices(
+        &self,
+        ghost: &Pinned,
+        devices: Vec<(OwnedUserId, OwnedDeviceId)>,
+    ) -> Result<(), CryptoError> {
         let mut greetings = Vec::new();
-        for (user, device) in broken {
+        for (user, device) in devices {
             greetings.extend(greet(&ghost.machine().await?, &user, &device).await?);
         }
         self.0.store.flush().await?;
@@ -191,7 +200,7 @@ impl Machines {
     /// Claims keys for at most [`SIGNED_DEVICES_MAX`] devices of a person: the signed ones, since
     /// no others get room keys. People whose keys make the answer unusable are left without a
     /// session.
-    async fn claim(
+    pub(super) async fn claim(
         &self,
         ghost: &Pinned,
         id: &TransactionId,

@@ -459,6 +459,10 @@ fn the_small_records() {
         new_devices: 3,
         changed: vec![(ghost(), "why".to_owned())],
     };
+    let lost = LostSession {
+        sender: person().into(),
+        told_at: AT,
+    };
     let source = Source {
         room: room(),
         event: event(),
@@ -474,6 +478,7 @@ fn the_small_records() {
         ("restore", stored(&restore)),
         ("source of a copy", stored(&source)),
         ("copy", stored(&copy)),
+        ("lost session", stored(&lost)),
         ("pending", stored(&("plain", "html"))),
     ]);
 }

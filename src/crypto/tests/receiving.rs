@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, time::Duration};
 
-use matrix_sdk_crypto::store::{CryptoStore, types::Changes};
+use matrix_sdk_crypto::store::CryptoStore;
 use ruma::{UInt, uint};
 
 use super::*;
@@ -208,6 +208,38 @@ async fn a_key_that_is_withheld_is_reported_with_its_reason() {
     }
 }
 
+async fn make_sessions_old(world: &World, person: &Person) {
+    let device = person.machine.identity_keys().curve25519.to_base64();
+    world.machines.make_sessions_old(sam(), &device).await;
+}
+
+#[tokio::test]
+async fn a_key_that_got_lost_comes_again_in_a_new_session() {
+    for have_talked in [false, true] {
+        let world = World::with_sam().await;
+        let alice = Person::new(&world.fake, ALICE).await;
+        if have_talked {
+            alice.says(other_room(), &[sam()], "elsewhere").await;
+            world.deliver(sam()).await;
+            make_sessions_old(&world, &alice).await;
+        }
+        let lost = alice.says(room(), &[sam()], "lost").await;
+        world.fake.take_incoming(sam(), &world.device(sam()));
+        let also_lost = alice.says(room(), &[sam()], "also lost").await;
+        assert!(world.deliver(sam()).await.is_empty());
+        for event in [&lost, &also_lost] {
+            world.decrypt(event).await.unwrap_err();
+        }
+        let renewed = world.machines.renew_olm_sessions(sam(), alice.user());
+        renewed.await.unwrap();
+        alice.receives().await;
+        assert_eq!(alice.unreadable(), 0);
+        let next = alice.says(room(), &[sam()], "readable").await;
+        assert_eq!(world.deliver(sam()).await.len(), 1);
+        assert_eq!(world.decrypt(&next).await.unwrap(), "readable");
+    }
+}
+
 #[tokio::test]
 async fn a_session_that_broke_is_repaired() {
     let world = World::with_sam().await;
@@ -216,19 +248,7 @@ async fn a_session_that_broke_is_repaired() {
     alice.query(&[sam()]).await;
     alice.receives().await;
     // The library repairs no session that is younger than an hour.
-    let store = world.machines.0.stores.existing(sam()).unwrap().unwrap();
-    let key = alice.machine.identity_keys().curve25519.to_base64();
-    let mut sessions = store.get_sessions(&key).await.unwrap().unwrap();
-    for session in &mut sessions {
-        session.creation_time = ruma::SecondsSinceUnixEpoch(uint!(1_000_000_000));
-    }
-    let changes = Changes {
-        sessions,
-        ..Default::default()
-    };
-    store.save_changes(changes).await.unwrap();
-    drop(store);
-    let world = world.restart().await;
+    make_sessions_old(&world, &alice).await;
     world.encrypt(&[alice.user()], "well").await.unwrap();
 
     alice.says(room(), &[sam()], "lost").await;

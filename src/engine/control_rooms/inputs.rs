@@ -390,6 +390,10 @@ impl Room {
         let mut effects = Vec::new();
         let say = !late.is_empty() && control.may_remark(Remark::Unreadable, now);
         if let Some(source) = late.first().filter(|_| say).map(ToString::to_string) {
+            if let Some(person) = &control.person {
+                let bot = &self.engine.settings().bot;
+                self.engine.renew_sessions(bot, person);
+            }
             let notice = bot::texts::unreadable();
             effects.push(QueuedEffect::Control(ControlEffect::SendNotice {
                 notice,

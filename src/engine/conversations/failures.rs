@@ -9,9 +9,6 @@ use crate::{
     store::Batch,
 };
 
-/// The notice to the sender of a message whose key did not come.
-const NO_KEY: &str = "I couldn't decrypt your message, so I didn't pass it on. Please send it \
-                      again.";
 /// The notice about messages that were still waiting when the conversation ended.
 const SENT_TOO_LATE: &str = "Your last messages weren't delivered, because this conversation has ended. \
                         If they matter, please start a new chat.";
@@ -52,7 +49,11 @@ impl Room {
                     EngineError::KeyOnItsWay
                     | EngineError::Decrypt(
                         DecryptError::NoKey { .. } | DecryptError::KeyBeginsLater { .. },
-                    ) => NO_KEY,
+                    ) => match self.note_lost_session(conversation, role, event, batch)? {
+                        Some(text) => text,
+                        // They were told of an earlier message of the session.
+                        None => return Ok(Vec::new()),
+                    },
                     EngineError::Decrypt(DecryptError::Untrusted(distrust)) => {
                         not_trusted(*distrust).words()
                     }

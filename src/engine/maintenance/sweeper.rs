@@ -12,6 +12,7 @@ impl Engine {
     /// Deletes expired records.
     pub(in crate::engine) async fn sweep(&self) -> Result<(), EngineError> {
         self.machines().sweep().await?;
+        self.forget_lost_sessions()?;
         loop {
             let mut tx = self.directory().begin().await;
             let looked_at = tx.sweep(self.now(), SWEPT_AT_ONCE)?

@@ -22,7 +22,7 @@ use crate::{
         actors::actor::RoomActor,
         records::{
             ActiveRoomsByGhost, ConversationRoom, Conversations, Copy, EventCopies, Inbox,
-            InboxItem, Outbox, OutboxItem, QueuedEffect, RetainedEvents, Seen,
+            InboxItem, LostSessions, Outbox, OutboxItem, QueuedEffect, RetainedEvents, Seen,
         },
     },
     ids::{ConversationId, Ghost},
