@@ -313,6 +313,7 @@ impl Engine {
         let engine = self.clone();
         self.spawn(async move { engine.answer_bells().await });
         self.process_to_device().await;
+        self.announce_keys_again()?;
         self.wake_all().await?;
         let engine = self.clone();
         self.spawn(async move { engine.keep_reconciling().await });
