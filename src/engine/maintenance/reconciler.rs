@@ -1,7 +1,7 @@
 //! Syncs every ghost from time to time, and ghosts with open work whenever events may have been
 //! lost.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use ruma::OwnedUserId;
 
@@ -77,7 +77,8 @@ impl Engine {
         first.push(self.0.settings.bot.clone());
         first.dedup();
         let mut others: Vec<OwnedUserId> = self.machines().ghosts()?;
-        others.retain(|ghost| !first.contains(ghost));
+        let known: HashSet<OwnedUserId> = first.iter().cloned().collect();
+        others.retain(|ghost| !known.contains(ghost));
         for ghost in first.into_iter().chain(others) {
             if self.stopping() {
                 return Ok(());
