@@ -108,6 +108,14 @@ pub fn unreadable() -> NoticeText {
     )
 }
 
+/// Answers a message whose content is valid and beyond what we read.
+pub fn not_understood() -> NoticeText {
+    NoticeText::new(
+        "I couldn't read that message, so I haven't done anything. Please type it again, as plain \
+         text.",
+    )
+}
+
 /// Answers a message that was not encrypted.
 pub fn not_encrypted() -> NoticeText {
     NoticeText::new(

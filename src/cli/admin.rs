@@ -2,9 +2,9 @@
 
 use std::{io, path::Path};
 
-use tokio::net::UnixStream;
-
+use ruma::{OwnedDeviceId, OwnedUserId};
 use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
 
 use super::CliError;
 use crate::{
@@ -50,6 +50,11 @@ impl RunningService {
     /// Returns the state of the service.
     pub async fn status(&self) -> Result<Status, CliError> {
         self.get("status").await
+    }
+
+    /// Returns users of the service and their devices.
+    pub async fn devices(&self) -> Result<Vec<(OwnedUserId, OwnedDeviceId)>, CliError> {
+        self.get("devices").await
     }
 
     /// Returns whether the homeserver pushed a mark. The answer may take some seconds.

@@ -3,6 +3,7 @@
 use std::{path::Path, process::ExitCode};
 
 use comfy_table::{ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
+use ruma::{OwnedDeviceId, OwnedUserId};
 
 use super::{
     CliError, Service,
@@ -178,6 +179,9 @@ async fn run_checks(report: &mut Report, config: &Path, environment: Environment
                 report.add("engine", Err(split_remedy(&error.to_string())));
             }
             check_homeserver(report, &checker, observer.as_ref().ok()).await;
+            if let Ok(local) = &local {
+                report.add("ghosts", local.check_ghosts(&checker).await);
+            }
             report.add_advice("invites", INVITES_ADVICE);
             check_module(report, &setup, &checker, observer.as_ref().ok()).await;
             checker.clean_up().await;
@@ -307,6 +311,24 @@ impl LocalService {
             Some((service, ..)) => service.accept_only(checker.homeserver()).await,
             None => Ok(()),
         }
+    }
+
+    /// Checks that the homeserver has the ghosts.
+    async fn check_ghosts(&self, checker: &Checker<'_>) -> CheckResult {
+        checker.check_ghosts(&self.devices().await?).await
+    }
+
+    /// Returns users of ours and their devices.
+    async fn devices(&self) -> Result<Vec<(OwnedUserId, OwnedDeviceId)>, Problem> {
+        let devices = match (&self.observer, &self.server) {
+            (Observer::Running(running), _) => running.devices().await,
+            (Observer::Local(test), Some((service, ..))) => service
+                .admin(Health::default(), test.clone())
+                .devices()
+                .map_err(CliError::from),
+            (Observer::Local(_), None) => Ok(Vec::new()),
+        };
+        devices.map_err(|error| split_remedy(&error.to_string()))
     }
 
     async fn close(self) -> Result<(), CliError> {

@@ -4,6 +4,7 @@
 
 use matrix_sdk_crypto::{
     Account,
+    olm::PickledAccount,
     store::{CryptoStore, types::PendingChanges},
     vodozemac::olm,
 };
@@ -73,17 +74,52 @@ fn drop_oldest(keys: &mut Value) {
     }
 }
 
+/// Lets everything that is published be uploaded again: the device's keys, and a new fallback key.
+/// One-time keys are to be made afterwards. The private halves of older ones are kept, because a
+/// message for one of them may be on its way.
+pub(super) async fn mark_as_not_uploaded(store: &GhostStore) -> Result<(), CryptoError> {
+    edit_pickle(store, |mut pickle| {
+        let mut account = olm::Account::from_pickle(pickle.pickle);
+        account.mark_keys_as_published();
+        account.generate_fallback_key();
+        pickle.pickle = account.pickle();
+        pickle.shared = false;
+        pickle.uploaded_signed_key_count = 0;
+        Ok(pickle)
+    })
+    .await
+}
+
+/// Lets keys that the homeserver refuses not be uploaded again. The next ones have other ids.
+pub(super) async fn give_up_unpublished_keys(store: &GhostStore) -> Result<(), CryptoError> {
+    edit(store, |account| {
+        account.mark_keys_as_published();
+        Ok(account.pickle())
+    })
+    .await
+}
+
 async fn edit(
     store: &GhostStore,
     change: impl FnOnce(&mut olm::Account) -> Result<olm::AccountPickle, CryptoError>,
+) -> Result<(), CryptoError> {
+    edit_pickle(store, |mut pickle| {
+        let mut account = olm::Account::from_pickle(pickle.pickle);
+        pickle.pickle = change(&mut account)?;
+        Ok(pickle)
+    })
+    .await
+}
+
+async fn edit_pickle(
+    store: &GhostStore,
+    change: impl FnOnce(PickledAccount) -> Result<PickledAccount, CryptoError>,
 ) -> Result<(), CryptoError> {
     let account = store
         .load_account()
         .await?
         .ok_or(GhostStoreError::NoAccount)?;
-    let mut pickle = account.pickle();
-    let mut inner = olm::Account::from_pickle(pickle.pickle);
-    pickle.pickle = change(&mut inner)?;
+    let pickle = change(account.pickle())?;
     let account =
         Account::from_pickle(pickle).map_err(|error| CryptoError::Olm(error.to_string()))?;
     store

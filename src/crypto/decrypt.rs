@@ -13,7 +13,12 @@ use ruma::{OwnedEventId, OwnedUserId, RoomId, UserId, serde::Raw};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{CryptoError, DecryptError, Distrust, Machines, loading::Pinned, locks::lock};
+use super::{
+    CryptoError, DecryptError, Distrust, Machines,
+    lenient::{Plain, decrypt_leniently},
+    loading::Pinned,
+    locks::lock,
+};
 use crate::store::Batch;
 
 /// A decrypted event.
@@ -56,13 +61,6 @@ struct Envelope {
 struct EnvelopeContent {
     session_id: String,
     ciphertext: String,
-}
-
-#[derive(Deserialize)]
-struct Plain {
-    #[serde(rename = "type")]
-    event_type: String,
-    content: Box<RawValue>,
 }
 
 impl Machines {
@@ -185,15 +183,20 @@ async fn decrypt_once(
     ghost: &Pinned,
     room: &RoomId,
     event: &Raw<EncryptedEvent>,
-) -> Result<Result<Plain, MegolmError>, CryptoError> {
+) -> Result<Result<Plain, MegolmError>, DecryptError> {
     let settings = DecryptionSettings {
         sender_device_trust_requirement: TrustRequirement::CrossSigned,
     };
     let ghost = ghost.machine().await?;
     let decrypting = ghost.machine.decrypt_room_event(event, room, &settings);
-    Ok(decrypting
-        .await
-        .and_then(|decrypted| Ok(decrypted.event.deserialize_as_unchecked()?)))
+    match decrypting.await {
+        Ok(decrypted) => Ok(decrypted
+            .event
+            .deserialize_as_unchecked()
+            .map_err(MegolmError::from)),
+        Err(MegolmError::JsonError(_)) => decrypt_leniently(&ghost, room, event).await,
+        Err(error) => Ok(Err(error)),
+    }
 }
 
 /// Returns whether another query of the sender's devices may show the device as signed.

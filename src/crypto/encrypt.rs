@@ -225,7 +225,7 @@ async fn encrypt_with_machine(
 
 /// Returns the signed devices of all recipients, and fails if a recipient has none. Checking costs
 /// a signature for each device, so it is done once for a message.
-async fn signed_devices(
+pub(super) async fn signed_devices(
     ghost: &Pinned,
     recipients: &[OwnedUserId],
     unanswered: &HashSet<OwnedUserId>,

@@ -87,13 +87,28 @@ impl CryptoError {
 
 impl From<CryptoStoreError> for CryptoError {
     fn from(error: CryptoStoreError) -> Self {
-        Self::Olm(error.to_string())
+        let CryptoStoreError::Backend(error) = error else {
+            return Self::Olm(error.to_string());
+        };
+        match error.downcast::<GhostStoreError>().map(|error| *error) {
+            // The database is down: that is not about the message or the record, and passes.
+            Ok(GhostStoreError::Store(error))
+                if error.is_fatal() || matches!(error, StoreError::Closed) =>
+            {
+                Self::Store(error)
+            }
+            Ok(error) => Self::Olm(error.to_string()),
+            Err(error) => Self::Olm(error.to_string()),
+        }
     }
 }
 
 impl From<OlmError> for CryptoError {
     fn from(error: OlmError) -> Self {
-        Self::Olm(error.to_string())
+        match error {
+            OlmError::Store(error) => error.into(),
+            error => Self::Olm(error.to_string()),
+        }
     }
 }
 
@@ -126,6 +141,9 @@ pub enum DecryptError {
         /// The event in which it came first, unless that is too long ago.
         first: Option<OwnedEventId>,
     },
+    /// The payload is valid JSON that we cannot read: it nests too deeply, or has too large a number.
+    #[error("the payload is beyond what we read")]
+    NotUnderstood,
     /// The event is not a Megolm message, or a damaged one.
     #[error("the event is malformed: {0}")]
     Malformed(&'static str),
@@ -258,4 +276,19 @@ fn list(users: &[OwnedUserId]) -> String {
         .map(|user| user.as_str())
         .collect::<Vec<_>>()
         .join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_that_is_down_says_nothing_about_a_message() {
+        let down = GhostStoreError::Store(StoreError::Closed);
+        let error = CryptoError::from(OlmError::Store(down.into()));
+        assert!(error.is_transient(), "{error}");
+        let broken = GhostStoreError::Unseal { kind: "account" };
+        let error = CryptoError::from(OlmError::Store(broken.into()));
+        assert!(!error.is_transient(), "{error}");
+    }
 }

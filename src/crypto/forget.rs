@@ -7,7 +7,7 @@ use super::{
     CryptoError, Machines, account,
     locks::lock,
     machines::lock_provisioning,
-    record::{ExpectedRooms, GhostKind, GhostRecord, Step},
+    record::{ExpectedRooms, ForgottenRooms, GhostKind, GhostRecord, Step},
     replay_guard::ReplayGuard,
 };
 use crate::store::{Batch, Table, prefix};
@@ -28,7 +28,9 @@ impl Machines {
             // From here on no task uses the machine, and its memory is gone.
             let unloaded = self.unload(&slot).await;
             let mut batch = Batch::new();
-            batch.delete::<ExpectedRooms>(&(user.to_owned(), room.to_owned()));
+            let place = (user.to_owned(), room.to_owned());
+            batch.delete::<ExpectedRooms>(&place);
+            batch.put::<ForgottenRooms>(&place, &self.0.settings.clock.now())?;
             let prefix_of_room = [prefix(&user.to_owned()), prefix(&room.to_owned())].concat();
             self.delete_all::<ReplayGuard>(&mut batch, &prefix_of_room)?;
             self.0.store.apply(batch)?;
@@ -39,7 +41,11 @@ impl Machines {
             };
             store.forget_room(room).await?;
         }
-        self.replace_fallback(user).await
+        // Nothing that was sent to a used fallback key may be decrypted once more.
+        self.replace_fallback(user, |record| record.fallback_used_at.is_some())
+            .await?;
+        self.forget_former_fallback(user, |record| record.former_fallback_since.is_some())
+            .await
     }
 
     /// Lets the ghost expect no keys of a room that it does not join after all, and forgets those
@@ -75,18 +81,32 @@ impl Machines {
         }
     }
 
-    /// Publishes a new fallback key if the current one was used, and forgets the used one: it could
-    /// decrypt the messages sent to it, room keys among them, once more.
+    /// Replaces the fallback key an hour after it was used, and forgets the former one an hour after
+    /// that: everything that was sent to it in between has arrived.
+    pub(super) async fn renew_fallback(&self, user: &UserId) -> Result<(), CryptoError> {
+        let now = self.0.settings.clock.now();
+        self.forget_former_fallback(user, |record| record.is_former_fallback_due(now))
+            .await?;
+        self.replace_fallback(user, |record| record.is_fallback_due(now))
+            .await
+    }
+
+    /// Publishes a new fallback key if this is `due`. The former one still decrypts what is on its
+    /// way.
     ///
     /// The machine is unloaded while its account changes, and free while the key is uploaded.
-    async fn replace_fallback(&self, user: &UserId) -> Result<(), CryptoError> {
-        if !self.is_fallback_used(user)? {
+    async fn replace_fallback(
+        &self,
+        user: &UserId,
+        due: impl Fn(&GhostRecord) -> bool,
+    ) -> Result<(), CryptoError> {
+        if !self.has_machine_and(user, &due)? {
             return Ok(());
         }
         let ghost = self.pin(user)?;
         let _one_at_a_time = ghost.slot.sending.lock().await;
         // Another call may have replaced it while this one waited.
-        if !self.is_fallback_used(user)? {
+        if !self.has_machine_and(user, &due)? {
             return Ok(());
         }
         let store = self.0.stores.ghost(user)?;
@@ -95,24 +115,49 @@ impl Machines {
             account::replace_fallback_key(&store).await?;
         }
         self.send_outgoing_requests(&ghost).await?;
+        let now = self.0.settings.clock.now();
+        self.update_record(user, |record| {
+            record.fallback_used_at = None;
+            record.former_fallback_since = Some(now);
+            true
+        })
+    }
+
+    /// Forgets the fallback key before the published one if this is `due`: it could decrypt the
+    /// messages that were sent to it, room keys among them, once more.
+    async fn forget_former_fallback(
+        &self,
+        user: &UserId,
+        due: impl Fn(&GhostRecord) -> bool,
+    ) -> Result<(), CryptoError> {
+        if !self.has_machine_and(user, &due)? {
+            return Ok(());
+        }
+        let ghost = self.pin(user)?;
+        let _one_at_a_time = ghost.slot.sending.lock().await;
+        if !self.has_machine_and(user, &due)? {
+            return Ok(());
+        }
+        let store = self.0.stores.ghost(user)?;
         {
             let _unloaded = self.unload(&ghost.slot).await;
             account::forget_former_fallback_key(&store).await?;
             store.rotate_epoch().await?;
         }
         self.update_record(user, |record| {
-            record.fallback_used = false;
+            record.former_fallback_since = None;
             true
         })?;
         Ok(self.0.store.flush().await?)
     }
 
-    fn is_fallback_used(&self, user: &UserId) -> Result<bool, CryptoError> {
+    fn has_machine_and(
+        &self,
+        user: &UserId,
+        holds: impl Fn(&GhostRecord) -> bool,
+    ) -> Result<bool, CryptoError> {
         let record = self.record(user)?;
-        Ok(
-            record
-                .is_some_and(|record| record.is_ready(GhostKind::Machine) && record.fallback_used),
-        )
+        Ok(record.is_some_and(|record| record.is_ready(GhostKind::Machine) && holds(&record)))
     }
 
     /// Removes a ghost's device and keys, on the homeserver and here. The next provisioning makes a
@@ -162,6 +207,7 @@ impl Machines {
         }
         let prefix_of_user = prefix(&user.to_owned());
         self.delete_all::<ExpectedRooms>(&mut batch, &prefix_of_user)?;
+        self.delete_all::<ForgottenRooms>(&mut batch, &prefix_of_user)?;
         self.delete_all::<ReplayGuard>(&mut batch, &prefix_of_user)?;
         self.0.store.apply(batch)?;
         self.reload_expected_rooms(&slot, &unloaded);

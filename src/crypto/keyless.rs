@@ -23,7 +23,7 @@ use super::{
     CryptoError, Machines,
     machines::lock_provisioning,
     provision::{Registered, check_nothing_foreign, check_published},
-    record::{GhostKind, Step},
+    record::{GhostKind, GhostRecord, Step},
 };
 use crate::matrix::Actor;
 
@@ -68,6 +68,40 @@ impl Machines {
         let shown = self.0.hs.query_keys(who, [user.to_owned()]).await?;
         check_published(user, &record, &shown)?;
         self.finish(user, record, name, fresh).await
+    }
+
+    /// Gives a keyless ghost that is ready other keys, on another device. Until these are published
+    /// the record names the new device among the former ones, so that it is recognised and deleted
+    /// after a crash.
+    pub(super) async fn replace_nobodys_keys(
+        &self,
+        user: &UserId,
+        mut record: GhostRecord,
+        name: Option<&str>,
+    ) -> Result<(), CryptoError> {
+        record.generation += 1;
+        let device = self.new_device_id(record.generation);
+        let keys = NobodysKeys::make(user, &device)?;
+        let mut next = record.clone();
+        record.push_former(device.clone(), Some(keys.master.clone()));
+        self.commit_record(user, &record).await?;
+
+        next.archive_device();
+        next.device = Some(device.clone());
+        next.ed25519 = Some(keys.ed25519);
+        next.master = Some(keys.master);
+        self.make_device(user, &mut next).await?;
+        let who = Actor::device(user, &device);
+        let shown = self.0.hs.query_keys(who, [user.to_owned()]).await?;
+        check_nothing_foreign(user, &next, &shown)?;
+        self.0.hs.send(who, keys.identity).await?;
+        self.0.hs.send(who, keys.device).await?;
+        let shown = self.0.hs.query_keys(who, [user.to_owned()]).await?;
+        check_published(user, &next, &shown)?;
+        if let Some(name) = name {
+            self.0.hs.set_display_name(who, name).await?;
+        }
+        self.commit_record(user, &next).await
     }
 }
 

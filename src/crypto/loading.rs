@@ -3,15 +3,15 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use matrix_sdk_crypto::{OlmMachine, store::CryptoStore};
-use ruma::{OwnedDeviceId, OwnedUserId, UserId, room_id};
+use ruma::{OwnedDeviceId, OwnedUserId, RoomId, UserId, room_id};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 
 use super::{
     CryptoError, Machines,
     locks::lock,
-    record::{GhostKind, Step},
+    record::{ForgottenRooms, GhostKind, Step},
     slot::{InUse, Live, Slot, Unloaded},
-    store::{GhostStore, RoomKeyFilter},
+    store::{GhostStore, RoomKeyFate, RoomKeyFilter},
 };
 use crate::matrix::Actor;
 
@@ -166,12 +166,7 @@ impl Machines {
         }
         // Read now, so that the filter need not read the store during a write.
         self.expects(slot, user, room_id!("!none"))?;
-        let expected = slot.expected.clone();
-        store.set_room_key_filter(RoomKeyFilter(Arc::new(move |room| {
-            lock(&expected)
-                .as_ref()
-                .is_some_and(|rooms| rooms.contains(room))
-        })));
+        store.set_room_key_filter(self.room_key_filter(slot, user));
         let store = if signs {
             store
         } else {
@@ -183,6 +178,28 @@ impl Machines {
                 Err(lost())
             }
             _ => Ok(live),
+        }
+    }
+
+    /// Keeps the keys of expected rooms, parks those of rooms that may be expected in a moment, and
+    /// refuses those of rooms that the ghost has left.
+    fn room_key_filter(&self, slot: &Slot, user: &UserId) -> RoomKeyFilter {
+        let (expected, store) = (slot.expected.clone(), self.0.store.clone());
+        let user = user.to_owned();
+        let judge = move |room: &RoomId| {
+            let expected = lock(&expected);
+            if expected.as_ref().is_some_and(|rooms| rooms.contains(room)) {
+                return RoomKeyFate::Keep;
+            }
+            let place = (user.clone(), room.to_owned());
+            match store.contains::<ForgottenRooms>(&place) {
+                Ok(false) => RoomKeyFate::Park,
+                Ok(true) | Err(_) => RoomKeyFate::Refuse,
+            }
+        };
+        RoomKeyFilter {
+            judge: Arc::new(judge),
+            clock: self.0.settings.clock.clone(),
         }
     }
 

@@ -18,7 +18,7 @@ use super::{
     CryptoError,
     device_list_cache::DeviceListChangeLog,
     locks::lock,
-    record::{ExpectedRooms, GhostKind, GhostRecord, GhostRecords, Step},
+    record::{ExpectedRooms, ForgottenRooms, GhostKind, GhostRecord, GhostRecords, Step},
     slot::{Slot, Slots, Unloaded},
     store::GhostStores,
 };
@@ -68,6 +68,9 @@ const UPLOADS_MAX: usize = 16;
 /// Maximum number of ghosts that begin new sessions with devices whose session broke at the same
 /// time. Each may wait for a slow server, so their limit is separate from that of uploads.
 const REPAIRS_MAX: usize = 16;
+
+/// How long the rooms that a ghost has left are remembered.
+const FORGOTTEN_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 pub(super) struct Inner {
     pub(super) store: Store,
@@ -186,7 +189,8 @@ impl Machines {
     }
 
     /// Lets the ghost keep the keys of this room from now on: it is about to join, or has joined.
-    /// The caller must do this before it passes on a to-device message that may hold such a key.
+    /// Keys that came in the last minutes are kept as well; the caller should do this before it
+    /// passes on a to-device message that may hold such a key.
     ///
     /// Does nothing for a user without a machine, such as a name without an owner: nothing could be
     /// decrypted, and outsiders can make up any number of names.
@@ -196,14 +200,38 @@ impl Machines {
             return Ok(());
         }
         let slot = self.slot(user);
-        if self.expects(&slot, user, room)? {
-            return Ok(());
+        if !self.expects(&slot, user, room)? {
+            let place = (user.to_owned(), room.to_owned());
+            let mut batch = Batch::new();
+            batch.put::<ExpectedRooms>(&place, &())?;
+            batch.delete::<ForgottenRooms>(&place);
+            self.0.store.apply(batch)?;
+            if let Some(expected) = &mut *lock(&slot.expected) {
+                expected.insert(room.to_owned());
+            }
         }
-        let mut batch = Batch::new();
-        batch.put::<ExpectedRooms>(&(user.to_owned(), room.to_owned()), &())?;
-        self.0.store.apply(batch)?;
-        if let Some(expected) = &mut *lock(&slot.expected) {
-            expected.insert(room.to_owned());
+        // Also if the room is expected already: a crash may have come before this.
+        match self.0.stores.existing(user)? {
+            Some(store) => {
+                let now = self.0.settings.clock.now();
+                Ok(store.admit_parked_keys(room, now).await?)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Deletes keys that were parked too long, and what is remembered of rooms left long ago.
+    pub async fn sweep(&self) -> Result<(), CryptoError> {
+        let now = self.0.settings.clock.now();
+        self.0.stores.delete_expired_parked_keys(now).await?;
+        for page in self.0.store.pages::<ForgottenRooms>(&[]) {
+            let mut batch = Batch::new();
+            for (place, at) in page? {
+                if now.since(at) > FORGOTTEN_FOR {
+                    batch.delete::<ForgottenRooms>(&place);
+                }
+            }
+            self.0.store.apply(batch)?;
         }
         Ok(())
     }

@@ -11,9 +11,11 @@
 //! | receive what came for its device | [`Machines::receive_and_respond`] |
 //! | decrypt | [`Machines::decrypt`] |
 //! | encrypt | [`Machines::encrypt`] |
+//! | get a lost room key once more | [`Machines::renew_olm_sessions`] |
 //! | forget a room it has left | [`Machines::forget_room`] |
 //! | give its handle to a new owner | [`Machines::retire`], then provision |
 //! | give it a new device after a restore | [`Machines::rotate_device`] |
+//! | make it again if the homeserver does not have it | [`Machines::restore_on_homeserver`] |
 //!
 //! # What holds
 //!
@@ -24,7 +26,8 @@
 //! * No ciphertext and no key is sent before the state behind it is durable.
 //! * Only devices signed by their owner get room keys from us, and only messages from such devices
 //!   are accepted.
-//! * A ghost keeps only the keys of rooms it is in, or about to enter.
+//! * A ghost keeps only the keys of rooms it is in, or about to enter. Those that come a little
+//!   before their room is expected are parked for five minutes.
 //! * A keyless ghost's private keys exist in memory for a moment, and nowhere else.
 
 mod account;
@@ -35,13 +38,16 @@ mod encrypt;
 mod error;
 mod forget;
 mod keyless;
+mod lenient;
 mod loading;
 mod locks;
 mod machines;
 mod outgoing_requests;
 mod provision;
 mod record;
+mod renew_sessions;
 mod replay_guard;
+mod restore_user;
 mod rotate_device;
 mod slot;
 mod split_request;
@@ -56,6 +62,6 @@ pub use device_lists::SIGNED_DEVICES_MAX;
 pub use encrypt::EncryptTo;
 pub use error::{CryptoError, DecryptError, Distrust, EncryptError};
 pub use machines::{MachineSettings, Machines};
-pub use record::GhostKind;
+pub use record::{GhostKind, ready_devices};
 pub use rotate_device::DeviceRotation;
 pub use to_device::{IncomingCrypto, NewRoomKey};

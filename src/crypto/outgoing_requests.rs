@@ -14,7 +14,7 @@ use ruma::{
 use serde_json::json;
 
 use super::{
-    CryptoError, Machines, SIGNED_DEVICES_MAX,
+    CryptoError, Machines, SIGNED_DEVICES_MAX, account,
     device_lists::SignedDevices,
     loading::Pinned,
     slot::InUse,
@@ -51,21 +51,26 @@ impl Machines {
 
     async fn run_round(&self, ghost: &Pinned) -> Result<Round, CryptoError> {
         ghost.slot.repairs_asked.store(true, Ordering::Release);
+        let sent;
         {
             let _a_place = self.0.uploads.acquire().await;
             let _one_at_a_time = ghost.slot.sending.lock().await;
             ghost.slot.requests_asked.store(false, Ordering::Release);
-            self.send_outgoing_requests(ghost).await?;
+            match self.send_outgoing_requests(ghost).await {
+                Err(error) if error.is_transient() => return Err(error),
+                // Repairs do not depend on what was refused.
+                outcome => sent = outcome,
+            }
         }
         while ghost.slot.repairs_asked.load(Ordering::Acquire) {
             // The round that holds the lock does this as well.
             let Ok(_one_at_a_time) = ghost.slot.repairing.try_lock() else {
-                return Ok(Round::LeftToAnother);
+                return sent.map(|()| Round::LeftToAnother);
             };
             ghost.slot.repairs_asked.store(false, Ordering::Release);
             self.repair_sessions(ghost).await?;
         }
-        Ok(Round::Done)
+        sent.map(|()| Round::Done)
     }
 
     /// Sends the machine's outgoing requests. The caller must hold `Slot::sending`.
@@ -76,10 +81,25 @@ impl Machines {
         }
         // No key and no ciphertext is sent before the state behind it is durable.
         self.0.store.flush().await?;
+        let mut refused = None;
         for request in requests {
-            self.send_request(ghost, &request).await?;
+            let Err(error) = self.send_request(ghost, &request).await else {
+                continue;
+            };
+            if error.is_transient() {
+                return Err(error);
+            }
+            // One that is refused keeps no other back.
+            let is_upload = matches!(request.request(), AnyOutgoingRequest::KeysUpload(_));
+            if is_upload && is_bad_request(&error) {
+                tracing::warn!(user = %ghost.user(), %error, "the homeserver refuses keys of a ghost; others are made");
+                let store = self.0.stores.ghost(ghost.user())?;
+                let _unloaded = self.unload(&ghost.slot).await;
+                account::give_up_unpublished_keys(&store).await?;
+            }
+            refused.get_or_insert(error);
         }
-        Ok(())
+        refused.map_or(Ok(()), Err)
     }
 
     /// Begins new sessions with devices whose session with us broke, and tells them.
@@ -96,8 +116,17 @@ impl Machines {
             let _a_place = self.0.repairs.acquire().await;
             self.claim(ghost, &id, claim, &SignedDevices::new()).await?;
         }
+        self.greet_devices(ghost, broken).await
+    }
+
+    /// Says something empty to each of these devices, in the newest session with it.
+    pub(super) async fn greet_devices(
+        &self,
+        ghost: &Pinned,
+        devices: Vec<(OwnedUserId, OwnedDeviceId)>,
+    ) -> Result<(), CryptoError> {
         let mut greetings = Vec::new();
-        for (user, device) in broken {
+        for (user, device) in devices {
             greetings.extend(greet(&ghost.machine().await?, &user, &device).await?);
         }
         self.0.store.flush().await?;
@@ -171,7 +200,7 @@ impl Machines {
     /// Claims keys for at most [`SIGNED_DEVICES_MAX`] devices of a person: the signed ones, since
     /// no others get room keys. People whose keys make the answer unusable are left without a
     /// session.
-    async fn claim(
+    pub(super) async fn claim(
         &self,
         ghost: &Pinned,
         id: &TransactionId,
@@ -232,6 +261,12 @@ impl Machines {
             .await?;
         Ok(())
     }
+}
+
+/// Returns whether the homeserver refused a request for what is in it, such as a one-time key whose
+/// id it knows with another content: it was set back, or we were.
+fn is_bad_request(error: &CryptoError) -> bool {
+    matches!(error, CryptoError::Matrix(error) if error.status() == Some(400))
 }
 
 /// Returns a claim of keys for each device of these people that has no session with the ghost, and

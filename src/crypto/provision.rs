@@ -196,7 +196,7 @@ impl Machines {
             .await?)
     }
 
-    async fn upload(
+    pub(super) async fn upload(
         &self,
         ghost: &InUse,
         requests: CrossSigningBootstrapRequests,
@@ -234,7 +234,7 @@ impl Machines {
     }
 
     /// Checks the ghost as everyone else sees it: one device, signed by its identity.
-    async fn check_published(
+    pub(super) async fn check_published(
         &self,
         ghost: &InUse,
         record: &GhostRecord,

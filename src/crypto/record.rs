@@ -1,9 +1,14 @@
 //! The public records of a ghost's keys, which need no crypto store. Nothing here is secret.
 
+use std::time::Duration;
+
 use ruma::{OwnedDeviceId, OwnedRoomId, OwnedUserId};
 use serde::{Deserialize, Serialize};
 
-use crate::{clock::Timestamp, store::Table};
+use crate::{
+    clock::Timestamp,
+    store::{Store, StoreError, Table},
+};
 
 /// The kind of keys a ghost has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +36,10 @@ pub(super) enum Step {
     Retiring,
 }
 
+/// How long a used fallback key stays published, and how long the one before it still decrypts. So
+/// anybody who uses up a ghost's keys costs it one upload in this time.
+const FALLBACK_PAUSE: Duration = Duration::from_secs(60 * 60);
+
 /// A device and an identity that a ghost had before.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Former {
@@ -55,9 +64,12 @@ pub(super) struct GhostRecord {
     /// The public master key, in base64.
     pub(super) master: Option<String>,
     pub(super) former: Vec<Former>,
-    /// Whether the published fallback key was used.
+    /// When it was noticed that the published fallback key was used.
     #[serde(default)]
-    pub(super) fallback_used: bool,
+    pub(super) fallback_used_at: Option<Timestamp>,
+    /// When the fallback key before the published one was replaced. It still decrypts.
+    #[serde(default)]
+    pub(super) former_fallback_since: Option<Timestamp>,
     /// When one-time keys were last made on demand.
     #[serde(default)]
     pub(super) made_on_demand_at: Timestamp,
@@ -76,7 +88,8 @@ impl GhostRecord {
             ed25519: None,
             master: None,
             former: Vec::new(),
-            fallback_used: false,
+            fallback_used_at: None,
+            former_fallback_since: None,
             made_on_demand_at: Timestamp::default(),
             made_on_demand: 0,
         }
@@ -84,20 +97,40 @@ impl GhostRecord {
 
     /// Moves the present device to the former ones.
     pub(super) fn archive_device(&mut self) {
-        /// The homeserver can only show the newest master key; older ones need no remembering.
-        const FORMER_DEVICES_MAX: usize = 8;
         if let Some(device) = self.device.take() {
-            self.former.push(Former {
-                device,
-                master: self.master.take(),
-                deleted: false,
-            });
-            let surplus = self.former.len().saturating_sub(FORMER_DEVICES_MAX);
-            self.former.drain(..surplus);
+            let master = self.master.take();
+            self.push_former(device, master);
         }
         self.ed25519 = None;
-        self.fallback_used = false;
+        self.fallback_used_at = None;
+        self.former_fallback_since = None;
         self.made_on_demand = 0;
+    }
+
+    /// Adds a device of ours that is not the present one, and that the homeserver may have.
+    pub(super) fn push_former(&mut self, device: OwnedDeviceId, master: Option<String>) {
+        /// The homeserver can only show the newest master key; older ones need no remembering.
+        const FORMER_DEVICES_MAX: usize = 8;
+        self.former.push(Former {
+            device,
+            master,
+            deleted: false,
+        });
+        let surplus = self.former.len().saturating_sub(FORMER_DEVICES_MAX);
+        self.former.drain(..surplus);
+    }
+
+    /// Returns whether the published fallback key was used so long ago that it is replaced now.
+    pub(super) fn is_fallback_due(&self, now: Timestamp) -> bool {
+        self.fallback_used_at
+            .is_some_and(|at| now.since(at) >= FALLBACK_PAUSE)
+    }
+
+    /// Returns whether the fallback key before the published one is forgotten now: what was sent to
+    /// it has arrived.
+    pub(super) fn is_former_fallback_due(&self, now: Timestamp) -> bool {
+        self.former_fallback_since
+            .is_some_and(|at| now.since(at) >= FALLBACK_PAUSE)
     }
 
     pub(super) fn is_ready(&self, kind: GhostKind) -> bool {
@@ -116,6 +149,24 @@ impl Table for GhostRecords {
     type Value = GhostRecord;
 }
 
+/// Returns the users that are ready, with their devices: the first `limit` of them.
+pub fn ready_devices(
+    store: &Store,
+    limit: usize,
+) -> Result<Vec<(OwnedUserId, OwnedDeviceId)>, StoreError> {
+    let mut devices = Vec::new();
+    for page in store.pages::<GhostRecords>(&[]) {
+        for (user, record) in page? {
+            if devices.len() >= limit {
+                return Ok(devices);
+            }
+            let device = record.device.filter(|_| record.step == Step::Ready);
+            devices.extend(device.map(|device| (user, device)));
+        }
+    }
+    Ok(devices)
+}
+
 /// Rooms whose keys a ghost keeps: it is joined, or about to join. Deleted when it has left.
 pub(super) struct ExpectedRooms;
 
@@ -125,6 +176,18 @@ impl Table for ExpectedRooms {
     const SECRET: bool = false;
     type Key = (OwnedUserId, OwnedRoomId);
     type Value = ();
+}
+
+/// Rooms that a ghost has left lately, and when: their keys are not parked. Deleted after a week, or
+/// when the room is expected again.
+pub(super) struct ForgottenRooms;
+
+impl Table for ForgottenRooms {
+    const ID: u8 = 71;
+    const NAME: &'static str = "forgotten rooms";
+    const SECRET: bool = false;
+    type Key = (OwnedUserId, OwnedRoomId);
+    type Value = Timestamp;
 }
 
 #[cfg(test)]
@@ -154,7 +217,8 @@ mod tests {
               "deleted": false
             }
           ],
-          "fallback_used": false,
+          "fallback_used_at": null,
+          "former_fallback_since": null,
           "made_on_demand_at": 0,
           "made_on_demand": 0
         }

@@ -97,7 +97,9 @@ impl Machines {
         let due = slot.is_some_and(|slot| slot.requests_due.is_due());
         // A round without work costs a machine more than decrypting ten messages.
         if to_device.is_empty() && top_up.is_none() && !due {
-            return nothing();
+            let now = self.0.settings.clock.now();
+            let renews = record.is_fallback_due(now) || record.is_former_fallback_due(now);
+            return Ok((Vec::new(), renews));
         }
         if let Some(left) = top_up {
             self.note_top_up(user, left).await?;
@@ -118,7 +120,10 @@ impl Machines {
         }
         let outcome = match self.pin(user) {
             Ok(ghost) => {
-                let outcome = self.process_outgoing_requests(&ghost).await;
+                let outcome = match self.process_outgoing_requests(&ghost).await {
+                    Ok(()) => self.renew_fallback(user).await,
+                    failed => failed,
+                };
                 ghost.slot.received_count.fetch_add(1, Ordering::Relaxed);
                 outcome
             }
@@ -183,7 +188,8 @@ impl Machines {
         Ok(keys)
     }
 
-    /// Records that the fallback key was used: it is replaced when the ghost forgets a room.
+    /// Records that the fallback key was used: it is replaced after an hour, or when the ghost
+    /// forgets a room.
     fn note_fallback_use(
         &self,
         user: &UserId,
@@ -194,9 +200,10 @@ impl Machines {
             .as_ref()
             .is_some_and(|unused| !unused.contains(&OneTimeKeyAlgorithm::SignedCurve25519));
         if used {
+            let now = self.0.settings.clock.now();
             self.update_record(user, |record| {
-                let change = !record.fallback_used;
-                record.fallback_used = true;
+                let change = record.fallback_used_at.is_none();
+                record.fallback_used_at.get_or_insert(now);
                 change
             })?;
         }

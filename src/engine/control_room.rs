@@ -58,6 +58,7 @@ pub(in crate::engine) enum Remark {
     UnsignedDevice,
     TooManyDevices,
     Verification,
+    NotUnderstood,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use ruma::UserId;
+
 use crate::{
     crypto::{CryptoError, DecryptError, EncryptError},
     directory::DirectoryError,
@@ -85,6 +87,19 @@ impl EngineError {
             | Self::Decrypt(DecryptError::Crypto(CryptoError::Matrix(error)))
             | Self::Encrypt(EncryptError::Crypto(CryptoError::Matrix(error))) => error.is_outage(),
             _ => false,
+        }
+    }
+
+    /// Returns the user of ours that the homeserver does not have, or whose device it does not have.
+    pub fn missing_user(&self) -> Option<&UserId> {
+        match self {
+            Self::Matrix(error)
+            | Self::Crypto(CryptoError::Matrix(error))
+            | Self::Decrypt(DecryptError::Crypto(CryptoError::Matrix(error)))
+            | Self::Encrypt(EncryptError::Crypto(CryptoError::Matrix(error))) => {
+                error.missing_user()
+            }
+            _ => None,
         }
     }
 

@@ -3,7 +3,6 @@
 
 use crate::{
     crypto::CryptoError,
-    directory::FreezeReason,
     engine::{
         Engine, EngineError,
         records::{RestoreProgress, RestoreRecord, SyncTokens},
@@ -67,6 +66,7 @@ impl Engine {
         let rooms = match self.homeserver().joined_rooms(actor).await {
             Ok(rooms) => rooms,
             // It was never made.
+            Err(MatrixError::NoSuchUser { .. }) => return Ok(()),
             Err(error) if error.fate() == Fate::Final => return Ok(()),
             Err(error) => return Err(error.into()),
         };
@@ -131,14 +131,5 @@ impl Engine {
         self.freeze_changed(ghost, "it is on the homeserver and not in the backup")
             .await?;
         Ok(true)
-    }
-
-    /// Returns the reason for which a handle is frozen whose ghost turns out to be somebody else's.
-    pub(in crate::engine) fn reason_of_freezing(&self) -> Result<FreezeReason, StoreError> {
-        Ok(if self.store().contains::<RestoreProgress>(&0)? {
-            FreezeReason::ChangedSinceBackup
-        } else {
-            FreezeReason::GhostNotOurs
-        })
     }
 }

@@ -15,7 +15,7 @@
 //! | `messaging` | decrypts, encrypts and sends as one of our users; leaves rooms and forgets their keys |
 //! | `inbox` | accepts what the homeserver pushes or a sync brings: once, bounded, durable |
 //! | `room` | a room: its record, the writes of its decisions, and what its effects need |
-//! | `history`, `places`, `bells`, `users`, `records`, `control_room`, `event`, `keyed`, `error` | a room's history; places for work that other servers can hold up; how an inbox is filled and its room woken; our users, as whom requests are made; what is on disk; where a control room stands; an event; locks by key; errors |
+//! | `history`, `places`, `bells`, `missing_users`, `users`, `records`, `control_room`, `event`, `keyed`, `error` | a room's history; places for work that other servers can hold up; how an inbox is filled and its room woken; our users that the homeserver does not have; our users, as whom requests are made; what is on disk; where a control room stands; an event; locks by key; errors |
 //!
 //! A folder or file uses those below it, and in its own row those behind it.
 //!
@@ -80,6 +80,7 @@ mod introductions;
 mod keyed;
 mod maintenance;
 mod messaging;
+mod missing_users;
 mod module_api;
 mod notify;
 mod places;
@@ -222,6 +223,8 @@ struct Inner {
     places: Places,
     synced: Mutex<HashMap<OwnedUserId, Timestamp>>,
     last_syncs: inbox::sync::LastSyncs,
+    /// When each user was last made again that the homeserver did not have.
+    restored_users: std::sync::Mutex<HashMap<OwnedUserId, Timestamp>>,
     /// Limits syncs at the same time: each holds up to about 15 MiB, and keeps the homeserver busy.
     syncs: Semaphore,
     /// Users who are about to be synced, because an item for them was set aside.
@@ -287,6 +290,7 @@ impl Engine {
             places,
             synced: Mutex::default(),
             last_syncs: inbox::sync::LastSyncs::default(),
+            restored_users: std::sync::Mutex::default(),
             syncs: Semaphore::new(SYNCS),
             backfills: std::sync::Mutex::default(),
             held_rooms: Mutex::default(),
@@ -317,6 +321,7 @@ impl Engine {
         let engine = self.clone();
         self.spawn(async move { engine.answer_bells().await });
         self.process_to_device().await;
+        self.announce_keys_again()?;
         self.wake_all().await?;
         let engine = self.clone();
         self.spawn(async move { engine.keep_reconciling().await });

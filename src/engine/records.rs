@@ -354,6 +354,21 @@ table! {
     EventCopiesByTime = 55, false, (Timestamp, OwnedRoomId, OwnedEventId, OwnedRoomId) => ()
 }
 
+table! {
+    /// The group sessions whose keys got lost, by room and session. Deleted after a week, or when
+    /// the room has too many.
+    LostSessions = 59, true, (OwnedRoomId, String) => LostSession
+}
+
+/// A group session whose key did not come in time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::engine) struct LostSession {
+    /// Who writes in it.
+    pub sender: OwnedUserId,
+    /// When they were last told.
+    pub told_at: Timestamp,
+}
+
 /// The original of a copy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::engine) struct Source {

@@ -369,6 +369,7 @@ fn what_the_engine_knows_of_a_room() {
         Remark::UnsignedDevice,
         Remark::TooManyDevices,
         Remark::Verification,
+        Remark::NotUnderstood,
     ];
     insta::assert_json_snapshot!("remarks", all_stored(remarks));
 }
@@ -522,6 +523,10 @@ fn the_small_records() {
         },
         generation: Some(3),
     };
+    let lost = LostSession {
+        sender: person().into(),
+        told_at: AT,
+    };
     let source = Source {
         room: room(),
         event: event(),
@@ -538,6 +543,7 @@ fn the_small_records() {
         ("owed ghost", stored(&owed)),
         ("source of a copy", stored(&source)),
         ("copy", stored(&copy)),
+        ("lost session", stored(&lost)),
         ("pending", stored(&("plain", "html"))),
     ]);
 }

@@ -57,6 +57,7 @@ impl Homeserver {
         match self.send(Actor::user(user), request).await {
             Ok(_) => Ok(()),
             Err(MatrixError::Refused { status, .. }) if status == 404 => Ok(()),
+            Err(MatrixError::NoSuchUser { .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }

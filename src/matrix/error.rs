@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
+use ruma::{OwnedUserId, UserId};
 use serde::Deserialize;
 
 /// What an error says about trying again.
@@ -70,6 +71,18 @@ pub enum MatrixError {
         /// The homeserver's message, shortened.
         message: String,
     },
+    /// The homeserver does not have one of our users, as after its database was set back.
+    #[error("the homeserver has no user {user}")]
+    NoSuchUser {
+        /// The user.
+        user: OwnedUserId,
+    },
+    /// The homeserver does not have the device on which one of our users acts.
+    #[error("the homeserver has no such device of {user}")]
+    NoSuchDevice {
+        /// The user.
+        user: OwnedUserId,
+    },
     /// The answer was longer than the limit.
     #[error("the homeserver's answer is longer than {limit} bytes")]
     TooLong {
@@ -113,6 +126,8 @@ impl MatrixError {
     pub fn fate(&self) -> Fate {
         match self {
             Self::Unreachable(_) | Self::RateLimited { .. } => Fate::Away,
+            // The user or the device is made again.
+            Self::NoSuchUser { .. } | Self::NoSuchDevice { .. } => Fate::Failing,
             Self::TimedOut | Self::Failing { .. } | Self::MediaUnavailable { .. } => Fate::Failing,
             Self::Unexpected(_) => Fate::Unclear,
             Self::Refused {
@@ -183,6 +198,14 @@ impl MatrixError {
         matches!(self, Self::Refused { errcode: Some(code), .. } if code == wanted)
     }
 
+    /// Returns the user of ours that the homeserver does not have, or whose device it does not have.
+    pub fn missing_user(&self) -> Option<&UserId> {
+        match self {
+            Self::NoSuchUser { user } | Self::NoSuchDevice { user } => Some(user),
+            _ => None,
+        }
+    }
+
     /// Returns whether a user who asked to leave a room is not in it. Synapse answers 403 if it
     /// knows the room, and 404 with `M_UNKNOWN` if the room was purged or never was.
     pub fn says_user_is_gone(&self) -> bool {
@@ -194,6 +217,7 @@ impl MatrixError {
                 Some("M_UNKNOWN") => *status == StatusCode::NOT_FOUND,
                 _ => false,
             },
+            Self::NoSuchUser { .. } => true,
             _ => false,
         }
     }

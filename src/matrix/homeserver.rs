@@ -26,6 +26,7 @@ use super::{
     answer::AnswerStream,
     bounds::DeadLetter,
     json_stream::{JsonStream, Match, Selector},
+    users_there::UsersThere,
 };
 
 const MIB: usize = 1024 * 1024;
@@ -109,6 +110,7 @@ struct Inner {
     options: HomeserverOptions,
     dead_letters: Mutex<Vec<DeadLetter>>,
     upload_limit: Mutex<Option<UploadLimit>>,
+    users_there: UsersThere,
 }
 
 /// The homeserver's limit of the size of a file in bytes, if it has one, and when we asked for it.
@@ -182,6 +184,7 @@ impl Homeserver {
             options,
             dead_letters: Mutex::default(),
             upload_limit: Mutex::default(),
+            users_there: UsersThere::default(),
         };
         let request = inner.versions_request()?;
         let timeout = inner.options.request_timeout;
@@ -206,8 +209,28 @@ impl Homeserver {
         &self.0.versions
     }
 
+    pub(super) fn users_there(&self) -> &UsersThere {
+        &self.0.users_there
+    }
+
     /// Makes any request of the client-server API as `who`.
     pub async fn send<R>(
+        &self,
+        who: Actor<'_>,
+        request: R,
+    ) -> Result<R::IncomingResponse, MatrixError>
+    where
+        R: OutgoingRequest<PathBuilder = VersionHistory>,
+        for<'a> R::Authentication: AuthScheme<Input<'a> = SendAccessToken<'a>>,
+    {
+        match self.send_once(who, request).await {
+            Err(error) => Err(self.explain(who, error).await),
+            answer => answer,
+        }
+    }
+
+    /// Makes a request as `who`; a refusal is returned as it came.
+    pub(super) async fn send_once<R>(
         &self,
         who: Actor<'_>,
         request: R,
@@ -296,7 +319,10 @@ impl Homeserver {
     ) -> Result<AnswerStream, MatrixError> {
         let request = self.request(Method::GET, who, path, query)?;
         let begins_within = self.0.options.request_timeout.saturating_add(waiting);
-        self.open(request, begins_within).await
+        match self.open(request, begins_within).await {
+            Err(error) => Err(self.explain(who, error).await),
+            answer => answer,
+        }
     }
 
     /// Begins a request as `who`.

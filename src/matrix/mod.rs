@@ -23,12 +23,14 @@ pub(crate) mod fuzz;
 mod homeserver;
 pub mod json_stream;
 mod media;
+mod missing_users;
 mod room_state;
 mod rooms;
 mod sync;
 mod timeline;
 pub mod transaction;
 mod users;
+mod users_there;
 
 #[cfg(test)]
 mod media_tests;

@@ -42,12 +42,13 @@ impl Homeserver {
         }
     }
 
-    /// Returns the user and the device that the homeserver sees in our requests.
+    /// Returns the user and the device that the homeserver sees in our requests. A refusal is
+    /// returned as it came.
     pub async fn whoami(
         &self,
         who: Actor<'_>,
     ) -> Result<(OwnedUserId, Option<OwnedDeviceId>), MatrixError> {
-        let answer = self.send(who, whoami::v3::Request::new()).await?;
+        let answer = self.send_once(who, whoami::v3::Request::new()).await?;
         Ok((answer.user_id, answer.device_id))
     }
 

@@ -7,6 +7,7 @@
 //! | `GET /v1/status` | [`Status`] |
 //! | `POST /v1/backup` | the stream of a backup, which breaks off if it fails; 409 while another is written |
 //! | `GET /v1/backup` | [`LastBackup`], for a client whose stream broke off |
+//! | `GET /v1/devices` | users of ours and their devices, as a list of pairs |
 //! | `GET /v1/pushed/{mark}` | [`MarkStatus`]: whether the homeserver pushed a mark of `doctor` |
 //! | `GET /v1/reports/{after}` | [`ModuleStatus`]: what the module in the homeserver reported |
 //!
@@ -30,6 +31,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use ruma::{OwnedDeviceId, OwnedUserId};
 use serde::{Deserialize, Serialize};
 use tokio::{
     net::{UnixListener, UnixStream},
@@ -42,7 +44,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    crypto::store::GhostStores,
+    crypto::{ready_devices, store::GhostStores},
     engine::{NOT_IN_BACKUPS, count_dead_letters},
     shutdown::Shutdown,
     store::{BackupInfo, Store, StoreError},
@@ -54,6 +56,8 @@ pub const SOCKET: &str = "admin.sock";
 const CONNECTIONS_MAX: usize = 8;
 /// Maximum size of a request's body, in bytes. No request has one yet.
 const REQUEST_BYTES_MAX: usize = 64 << 10;
+/// Maximum number of devices that are listed.
+const DEVICES_MAX: usize = 1000;
 /// Size of the chunks in which a backup is sent, in bytes.
 const CHUNK_BYTES: usize = 64 << 10;
 /// How long the client of a backup may take for one chunk. Until the backup ends, what is written
@@ -131,6 +135,13 @@ pub struct Admin {
     pub clock: Arc<dyn Clock>,
 }
 
+impl Admin {
+    /// Returns users of ours that are ready, and their devices: the first thousand.
+    pub fn devices(&self) -> Result<Vec<(OwnedUserId, OwnedDeviceId)>, StoreError> {
+        ready_devices(&self.store, DEVICES_MAX)
+    }
+}
+
 /// The state of the service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
@@ -168,6 +179,7 @@ pub fn admin_router(admin: Admin) -> Router {
     Router::new()
         .route("/v1/status", get(get_status))
         .route("/v1/backup", get(get_last_backup).post(post_backup))
+        .route("/v1/devices", get(get_devices))
         .route("/v1/pushed/{mark}", get(get_mark_status))
         .route("/v1/reports/{after}", get(get_module_status))
         .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
@@ -188,6 +200,13 @@ fn read_status(admin: &Admin) -> Result<Status, StoreError> {
         restoring: admin.store.is_restored()?,
         dead_letters: count_dead_letters(&admin.store)?,
     })
+}
+
+async fn get_devices(State(state): State<Arc<AdminState>>) -> Response {
+    match state.admin.devices() {
+        Ok(devices) => Json(devices).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
 }
 
 async fn get_mark_status(

@@ -1,9 +1,12 @@
 //! Checks that need only the homeserver's answers.
 
 use rand::distr::{Alphanumeric, SampleString};
-use ruma::api::client::{
-    account::{get_username_availability, register},
-    room::create_room,
+use ruma::{
+    OwnedDeviceId, OwnedUserId,
+    api::client::{
+        account::{get_username_availability, register},
+        room::create_room,
+    },
 };
 
 use super::{CheckResult, Checker, OLDEST_SYNAPSE, Problem};
@@ -12,6 +15,9 @@ use crate::{
     handle::GHOST_PREFIX,
     matrix::{Actor, Homeserver, HomeserverOptions, MatrixError},
 };
+
+/// Maximum number of missing ghosts that are named.
+const GHOSTS_NAMED_MAX: usize = 10;
 
 /// Connects to the homeserver.
 pub(super) async fn connect(setup: &Setup) -> Result<Homeserver, Problem> {
@@ -106,6 +112,42 @@ impl Checker<'_> {
             )),
             Err(error) => Err(Problem::from_error(&error, newer)),
         }
+    }
+
+    /// Checks that the homeserver has users of ours and their devices.
+    pub async fn check_ghosts(&self, devices: &[(OwnedUserId, OwnedDeviceId)]) -> CheckResult {
+        let mut missing = Vec::new();
+        for (user, device) in devices {
+            match self.homeserver.whoami(Actor::device(user, device)).await {
+                Ok(_) => {}
+                Err(error)
+                    if error.has_errcode("M_UNKNOWN_DEVICE")
+                        || error.has_errcode("M_FORBIDDEN") =>
+                {
+                    missing.push(user.as_str());
+                }
+                Err(error) => {
+                    return Err(Problem::from_error(&error, "see the homeserver's log"));
+                }
+            }
+        }
+        if missing.is_empty() {
+            return Ok(format!("the homeserver has all {} of them", devices.len()));
+        }
+        let named = missing.len().min(GHOSTS_NAMED_MAX);
+        let more = match missing.len() - named {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        Err(Problem::new(
+            format!(
+                "the homeserver does not have {}{more}, or not their devices: was its database set \
+                 back, or did somebody delete them?",
+                missing[..named].join(", ")
+            ),
+            "restart Stonechat: it makes them again, with the same keys. Its log names those that it \
+             cannot make",
+        ))
     }
 
     /// Checks that people cannot register names like ours. The namespace is not exclusive, so only

@@ -480,3 +480,30 @@ async fn rooms_without_encryption_are_worth_an_advice() {
         "{problem}"
     );
 }
+
+#[tokio::test]
+async fn ghosts_that_the_homeserver_does_not_have_are_named() {
+    let ghosts: Vec<(OwnedUserId, OwnedDeviceId)> = (0..12)
+        .map(|n| (format!("@_dm_g{n}:example.org"), format!("STONE{n}")))
+        .map(|(user, device)| (user.try_into().unwrap(), device.into()))
+        .collect();
+    let both = Both::new(right()).await;
+    let checker = both.checker().await;
+    let found = checker.check_ghosts(&ghosts).await.unwrap();
+    assert!(found.contains("all 12"), "{found}");
+    for (status, errcode) in [(400, "M_UNKNOWN_DEVICE"), (403, "M_FORBIDDEN")] {
+        let both = Both::new(wrong("whoami with device", status, code(errcode))).await;
+        let checker = both.checker().await;
+        let problem = checker.check_ghosts(&ghosts).await.unwrap_err();
+        assert!(problem.wrong.contains("@_dm_g9:example.org and 2 more"));
+        assert!(problem.remedy.contains("restart"), "{problem}");
+    }
+    let both = Both::new(wrong("whoami with device", 502, json!({}))).await;
+    let checker = both.checker().await;
+    let problem = checker.check_ghosts(&ghosts).await.unwrap_err();
+    assert!(problem.is_temporary, "{problem}");
+    let Observer::Running(running) = &both.running else {
+        panic!("it runs");
+    };
+    assert_eq!(running.devices().await.unwrap(), []);
+}

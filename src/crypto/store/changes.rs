@@ -49,7 +49,7 @@ struct Kept {
 /// The machine compares a key with the one in the store, but not with another one of the same
 /// batch. Clients send a key again, from a later index, when an Olm session is new; the later key
 /// would replace the earlier one, and the first messages could not be decrypted.
-async fn furthest_back(sessions: Vec<InboundGroupSession>) -> Vec<InboundGroupSession> {
+pub(super) async fn furthest_back(sessions: Vec<InboundGroupSession>) -> Vec<InboundGroupSession> {
     let mut kept: Vec<InboundGroupSession> = Vec::with_capacity(sessions.len());
     for session in sessions {
         let same = kept.iter_mut().find(|kept| {
@@ -86,22 +86,16 @@ impl StoredGhost {
 
     pub(super) async fn save_changes(&self, mut changes: Changes) -> Result<(), GhostStoreError> {
         deferred_sessions::defer_or_merge(&mut changes);
+        self.drop_own_sessions(&mut changes)?;
         let filter = self
             .room_key_filter
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        if let Some(filter) = filter {
-            filter_room_keys(&filter, &mut changes);
-            // The machine saves each session of its own as one to read, too. Nobody reads it: a
-            // ghost's own messages are skipped.
-            if !changes.inbound_group_sessions.is_empty() {
-                let own = self.static_account()?.identity_keys().curve25519;
-                changes
-                    .inbound_group_sessions
-                    .retain(|session| session.sender_key() != own);
-            }
-        }
+        let parked = match &filter {
+            Some(filter) => filter_room_keys(filter, &mut changes),
+            None => Vec::new(),
+        };
         changes.inbound_group_sessions =
             furthest_back(std::mem::take(&mut changes.inbound_group_sessions)).await;
         let _one = self.saving.lock().await;
@@ -110,6 +104,9 @@ impl StoredGhost {
         self.people(&changes, &mut writes)?;
         self.values(&changes, &mut writes)?;
         self.rooms(&changes, &mut writes)?;
+        if let Some(filter) = &filter {
+            self.park(parked, filter.clock.now(), &mut writes).await?;
+        }
         let known = *self
             .olm_hashes
             .lock()
@@ -122,6 +119,19 @@ impl StoredGhost {
             .unwrap_or_else(PoisonError::into_inner) = Some(hashes);
         self.outbound_sessions
             .activate(changes.outbound_group_sessions);
+        Ok(())
+    }
+
+    /// Drops the inbound halves of the ghost's own group sessions: it never reads what it has said
+    /// itself.
+    fn drop_own_sessions(&self, changes: &mut Changes) -> Result<(), GhostStoreError> {
+        let sessions = &mut changes.inbound_group_sessions;
+        let filter = self.room_key_filter.read();
+        let is_filtered = filter.unwrap_or_else(PoisonError::into_inner).is_some();
+        if is_filtered && !sessions.is_empty() {
+            let own = self.static_account()?.identity_keys.curve25519;
+            sessions.retain(|session| session.sender_key() != own);
+        }
         Ok(())
     }
 
@@ -198,7 +208,7 @@ impl StoredGhost {
         Ok(())
     }
 
-    async fn inbound(
+    pub(super) async fn inbound(
         &self,
         session: &InboundGroupSession,
         writes: &mut Writes,

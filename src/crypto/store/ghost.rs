@@ -18,8 +18,8 @@ use super::{
     olm_hashes::OlmHashes,
     outbound_sessions::ActiveOutboundSessions,
     record::{
-        ACCOUNT, BACKED_UP, BUNDLE, BY_DEVICE, DOWNLOADED, INBOUND, OUTBOUND, PART, PENDING_BUNDLE,
-        ROOM_SETTINGS, WITHHELD, broken, decode,
+        ACCOUNT, BACKED_UP, BUNDLE, BY_DEVICE, DOWNLOADED, INBOUND, OUTBOUND, PARKED, PART,
+        PENDING_BUNDLE, ROOM_SETTINGS, WITHHELD, broken, decode,
     },
     room_key_filter::RoomKeyFilter,
     sealed_records::{SealedRecords, Writes},
@@ -173,6 +173,7 @@ impl StoredGhost {
             BUNDLE,
             PENDING_BUNDLE,
             DOWNLOADED,
+            PARKED,
         ] {
             for key in self.records.keys_of(&self.records.keys.of(kind, &[room]))? {
                 writes.delete(key);

@@ -11,7 +11,7 @@ use ruma::{RoomId, events::AnyMessageLikeEventContent, serde::Raw};
 use super::{
     GhostStoreError,
     ghost::StoredGhost,
-    record::{INBOUND, OLM},
+    record::{INBOUND, OLM, PARKED},
     registry::{Registry, delete_all},
     room_key_filter::RoomKeyFilter,
 };
@@ -104,11 +104,12 @@ impl GhostStore {
         .await
     }
 
-    /// Returns whether there is a key of a room.
+    /// Returns whether there is a key of a room, parked or in use.
     pub fn holds_keys_of(&self, room: &RoomId) -> Result<bool, GhostStoreError> {
-        let ghost = &self.ghost;
-        let inbound = ghost.records.keys.of(INBOUND, &[room.as_bytes()]);
-        Ok(!ghost.records.keys_of(&inbound)?.is_empty())
+        let records = &self.ghost.records;
+        let parts = [room.as_bytes()];
+        Ok(records.has_any(&records.keys.of(INBOUND, &parts))?
+            || records.has_any(&records.keys.of(PARKED, &parts))?)
     }
 
     /// Returns whether there is an Olm session with a device.

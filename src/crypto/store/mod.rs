@@ -27,12 +27,15 @@ mod key_ring;
 mod key_rotation;
 mod olm_hashes;
 mod outbound_sessions;
+mod parked_keys;
 mod record;
 mod registry;
 mod room_key_filter;
 mod sealed_records;
 mod shred_keys;
 
+#[cfg(test)]
+pub(in crate::crypto) use self::parked_keys::{PARKED_FOR, PARKED_MAX};
 pub use self::{
     backup::{SAVED_IDENTITIES, SavedIdentity},
     error::GhostStoreError,
@@ -40,7 +43,8 @@ pub use self::{
     ghost_stores::GhostStores,
 };
 pub(in crate::crypto) use self::{
-    deferred_sessions::defer_session_saves, room_key_filter::RoomKeyFilter,
+    deferred_sessions::defer_session_saves,
+    room_key_filter::{RoomKeyFate, RoomKeyFilter},
 };
 
 #[cfg(test)]

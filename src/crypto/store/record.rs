@@ -54,6 +54,8 @@ pub(super) const DEHYDRATED: Kind = secret(b'y', "dehydrated device key");
 pub(super) const OLM: Kind = secret(b'S', "olm session");
 /// Room, session id.
 pub(super) const INBOUND: Kind = secret(b'I', "inbound group session");
+/// Room, session id. A key that came before its room was expected.
+pub(super) const PARKED: Kind = secret(b'P', "parked room key");
 /// Sender key, session id → the key parts of the inbound group session, and its sender data type.
 pub(super) const BY_DEVICE: Kind = lasting(b'D', "group session of a device");
 /// Room, session id → the backup version it is in.

@@ -162,6 +162,53 @@ async fn a_fallback_key_that_was_used_opens_nothing_once_the_room_is_forgotten()
     }
 }
 
+#[tokio::test]
+async fn a_fallback_key_that_was_used_is_replaced_after_an_hour_and_forgotten_an_hour_later() {
+    const HOUR: std::time::Duration = std::time::Duration::from_secs(3600);
+    let minute = HOUR / 60;
+    let mut world = World::with_sam().await;
+    let device = world.device(sam());
+    world.fake.claim_all(sam(), &device);
+    let first = world.fake.fallback(sam(), &device);
+    // Both are begun with the first fallback key, and arrive later than the news of its use.
+    let alice = Person::new(&world.fake, ALICE).await;
+    let soon = alice.says(room(), &[sam()], "soon").await;
+    let of_alice = world.fake.take_incoming(sam(), &device).to_device;
+    let bob = Person::new(&world.fake, "@bob:hs.test").await;
+    let late = bob.says(room(), &[sam()], "late").await;
+    let of_bob = world.fake.take_incoming(sam(), &device).to_device;
+    let receive = async |world: &World, to_device: Vec<Box<RawValue>>| {
+        let incoming = IncomingCrypto {
+            to_device,
+            ..world.fake.take_incoming(sam(), &device)
+        };
+        let received = world.machines.receive_and_respond(sam(), incoming).await;
+        received.unwrap().len()
+    };
+    receive(&world, Vec::new()).await;
+    world.clock.advance(59 * minute);
+    receive(&world, Vec::new()).await;
+    assert_eq!(world.fake.fallback(sam(), &device), first);
+    world.clock.advance(2 * minute);
+    receive(&world, Vec::new()).await;
+    assert_ne!(world.fake.fallback(sam(), &device), first);
+    world.clock.advance(59 * minute);
+    assert_eq!(receive(&world, of_alice).await, 1, "it was on its way");
+    assert_eq!(world.decrypt(&soon).await.unwrap(), "soon");
+    world.clock.advance(2 * minute);
+    receive(&world, Vec::new()).await;
+    world = world.restart().await;
+    assert_eq!(receive(&world, of_bob).await, 0);
+    world.decrypt(&late).await.unwrap_err();
+    // The room was not forgotten, and the new key works.
+    assert_eq!(world.decrypt(&soon).await.unwrap(), "soon");
+    world.fake.claim_all(sam(), &device);
+    let carol = Person::new(&world.fake, "@carol:hs.test").await;
+    let event = carol.says(room(), &[sam()], "hello").await;
+    world.deliver(sam()).await;
+    assert_eq!(world.decrypt(&event).await.unwrap(), "hello");
+}
+
 /// An account has two fallback keys, and the published one has to be one of them.
 #[tokio::test]
 async fn a_fallback_key_that_cannot_be_replaced_goes_on_serving() {

@@ -125,6 +125,26 @@ impl World {
     }
 }
 
+impl Machines {
+    /// Dates a ghost's sessions with a device back by years: the library repairs no session that is
+    /// younger than an hour, and tells two of the same second apart by chance.
+    pub(crate) async fn make_sessions_old(&self, user: &UserId, device: &str) {
+        use matrix_sdk_crypto::store::{CryptoStore as _, types::Changes};
+        let store = self.0.stores.existing(user).unwrap().unwrap();
+        let mut sessions = store.get_sessions(device).await.unwrap().unwrap();
+        for session in &mut sessions {
+            session.creation_time = ruma::SecondsSinceUnixEpoch(ruma::uint!(1_000_000_000));
+        }
+        let changes = Changes {
+            sessions,
+            ..Changes::default()
+        };
+        store.save_changes(changes).await.unwrap();
+        // The machine holds a copy.
+        drop(self.unload(&self.slot(user)).await);
+    }
+}
+
 fn message(text: &str) -> Box<RawValue> {
     serde_json::value::to_raw_value(&json!({"msgtype": "m.text", "body": text})).unwrap()
 }

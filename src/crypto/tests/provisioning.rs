@@ -186,3 +186,105 @@ async fn taking_keys_away_goes_on_where_a_crash_stopped_it() {
         assert_eq!(world.fake.devices(sam()), [world.device(sam()).as_str()]);
     }
 }
+
+/// Somebody deletes the ghost's device, or the homeserver's database is set back.
+fn lose(world: &World, user: &UserId, whole_user: bool) {
+    world.fake.with(|server| {
+        if whole_user {
+            server.accounts.remove(user.as_str());
+        } else if let Some(account) = server.accounts.get_mut(user.as_str()) {
+            account.devices.clear();
+        }
+    });
+}
+
+#[tokio::test]
+async fn a_ghost_that_the_homeserver_lost_is_made_again_with_the_same_keys() {
+    for whole_user in [false, true] {
+        let world = World::with_sam().await;
+        let device = world.device(sam());
+        let alice = Person::new(&world.fake, "@alice:hs.test").await;
+        let before = alice.says(room(), &[sam()], "before").await;
+        world.deliver(sam()).await;
+        let known = world.machines.record(sam()).unwrap().unwrap();
+
+        lose(&world, sam(), whole_user);
+        let error = world.encrypt(&[alice.user()], "lost").await.unwrap_err();
+        let EncryptError::Crypto(CryptoError::Matrix(error)) = error else {
+            panic!("{error}");
+        };
+        assert_eq!(error.missing_user(), Some(sam()), "{error}");
+        let restored = world.machines.restore_on_homeserver(sam(), Some("Sam"));
+        restored.await.unwrap();
+
+        assert_eq!(world.fake.devices(sam()), [device.as_str()]);
+        assert_eq!(world.fake.uploaded(sam(), &device), 50);
+        assert!(world.fake.fallback(sam(), &device).is_some());
+        assert_eq!(world.fake.name(sam()).as_deref(), Some("Sam"));
+        let now = world.machines.record(sam()).unwrap().unwrap();
+        assert_eq!((now.ed25519, now.master), (known.ed25519, known.master));
+        assert_eq!(world.decrypt(&before).await.unwrap(), "before");
+        // Somebody who meets the ghost for the first time, and somebody who knows it.
+        let bob = Person::new(&world.fake, "@bob:hs.test").await;
+        for person in [&bob, &alice] {
+            person.query(&[sam()]).await;
+            let seen = person.machine.get_device(sam(), &device, None).await;
+            assert!(seen.unwrap().unwrap().is_cross_signed_by_owner());
+            let event = person.says(room(), &[sam()], "after").await;
+            world.deliver(sam()).await;
+            assert_eq!(world.decrypt(&event).await.unwrap(), "after");
+        }
+        world.encrypt(&[alice.user()], "back").await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_lost_ghost_whose_name_somebody_took_is_foreign() {
+    let world = World::with_sam().await;
+    lose(&world, sam(), true);
+    Person::new(&world.fake, sam().as_str()).await;
+    let restored = world.machines.restore_on_homeserver(sam(), Some("Sam"));
+    let error = restored.await.unwrap_err();
+    assert!(matches!(error, CryptoError::Foreign { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn making_a_lost_ghost_again_goes_on_after_a_crash() {
+    for n in 0..6 {
+        let mut world = World::with_sam().await;
+        let device = world.device(sam());
+        lose(&world, sam(), true);
+        world.fake.fail(n, When::After);
+        let restored = world.machines.restore_on_homeserver(sam(), None);
+        restored.await.unwrap_err();
+        world = world.restart().await;
+        let restored = world.machines.restore_on_homeserver(sam(), None);
+        restored.await.unwrap();
+        assert_eq!(world.fake.devices(sam()), [device.as_str()], "request {n}");
+        let alice = Person::new(&world.fake, "@alice:hs.test").await;
+        let event = alice.says(room(), &[sam()], "hello").await;
+        world.deliver(sam()).await;
+        assert_eq!(world.decrypt(&event).await.unwrap(), "hello");
+    }
+}
+
+#[tokio::test]
+async fn a_lost_ghost_without_private_keys_gets_others() {
+    for crash in [None, Some(2), Some(4)] {
+        let world = World::new().await;
+        let made = world.machines.provision_keyless(sam(), "Sam");
+        made.await.unwrap();
+        let first = world.device(sam());
+        lose(&world, sam(), false);
+        if let Some(n) = crash {
+            world.fake.fail(n, When::After);
+            let restored = world.machines.restore_on_homeserver(sam(), Some("Sam"));
+            restored.await.unwrap_err();
+        }
+        let restored = world.machines.restore_on_homeserver(sam(), Some("Sam"));
+        restored.await.unwrap();
+        let second = world.device(sam());
+        assert_ne!(second, first);
+        assert_eq!(world.fake.devices(sam()), [second.as_str()]);
+    }
+}

@@ -1,9 +1,10 @@
 use std::{collections::BTreeMap, time::Duration};
 
-use matrix_sdk_crypto::store::{CryptoStore, types::Changes};
+use matrix_sdk_crypto::store::CryptoStore;
 use ruma::{UInt, uint};
 
 use super::*;
+use crate::crypto::store::{PARKED_FOR, PARKED_MAX};
 
 const ALICE: &str = "@alice:hs.test";
 
@@ -112,18 +113,70 @@ async fn a_stranger_who_keeps_claiming_keys_cannot_make_us_hoard() {
     assert_eq!(world.decrypt(&event).await.unwrap(), "still here");
 }
 
+fn is_unreadable(read: &Result<Decrypted, DecryptError>) -> bool {
+    matches!(read, Err(DecryptError::NoKey { .. }))
+}
+
 #[tokio::test]
-async fn keys_of_rooms_that_nobody_expects_are_not_kept() {
+async fn a_key_that_comes_before_its_room_is_expected_waits_for_it() {
     let world = World::with_sam().await;
     let alice = Person::new(&world.fake, ALICE).await;
-    let other = room_id!("!other:hs.test");
-    let event = alice.says(other, &[sam()], "unasked").await;
+    let other = other_room();
+    let event = alice.says(other, &[sam()], "early").await;
     assert!(world.deliver(sam()).await.is_empty());
+    let read = world.machines.decrypt(sam(), other, &event).await;
+    assert!(is_unreadable(&read), "it cannot be used yet: {read:?}");
+    let world = world.restart().await;
+    world.clock.advance(PARKED_FOR);
+    world.machines.sweep().await.unwrap();
     world.machines.expect_room(sam(), other).await.unwrap();
-    assert!(matches!(
-        world.machines.decrypt(sam(), other, &event).await,
-        Err(DecryptError::NoKey { .. })
-    ));
+    let read = world.machines.decrypt(sam(), other, &event).await;
+    assert_eq!(read.unwrap().event_type, "m.room.message");
+}
+
+#[tokio::test]
+async fn a_key_of_a_room_that_nobody_expects_is_kept_for_minutes_only() {
+    for sweeps in [false, true] {
+        let world = World::with_sam().await;
+        let alice = Person::new(&world.fake, ALICE).await;
+        let other = other_room();
+        let event = alice.says(other, &[sam()], "unasked").await;
+        world.deliver(sam()).await;
+        let store = world.machines.0.stores.existing(sam()).unwrap().unwrap();
+        assert!(store.holds_keys_of(other).unwrap());
+        world.clock.advance(PARKED_FOR + Duration::from_millis(1));
+        if sweeps {
+            world.machines.sweep().await.unwrap();
+            assert!(!store.holds_keys_of(other).unwrap());
+        }
+        world.machines.expect_room(sam(), other).await.unwrap();
+        let read = world.machines.decrypt(sam(), other, &event).await;
+        assert!(is_unreadable(&read), "{read:?}");
+        assert!(!store.holds_keys_of(other).unwrap());
+    }
+}
+
+#[tokio::test]
+async fn few_keys_of_rooms_that_nobody_expects_are_kept() {
+    let world = World::with_sam().await;
+    let alice = Person::new(&world.fake, ALICE).await;
+    let rooms = (0..=PARKED_MAX).map(|n| format!("!made{n}:hs.test").try_into().unwrap());
+    let rooms: Vec<ruma::OwnedRoomId> = rooms.collect();
+    for room in &rooms {
+        alice.says(room, &[sam()], "unasked").await;
+        world.deliver(sam()).await;
+        world.clock.advance(Duration::from_millis(1));
+    }
+    let store = world.machines.0.stores.existing(sam()).unwrap().unwrap();
+    let kept = rooms
+        .iter()
+        .filter(|room| store.holds_keys_of(room).unwrap());
+    assert_eq!(kept.count(), PARKED_MAX);
+    assert!(!store.holds_keys_of(&rooms[0]).unwrap(), "the oldest went");
+    // None of them opens anything, and the others go on.
+    world.machines.turn_away(sam(), &rooms[7]).await.unwrap();
+    assert!(!store.holds_keys_of(&rooms[7]).unwrap());
+    assert!(store.holds_keys_of(&rooms[8]).unwrap());
 }
 
 #[tokio::test]
@@ -155,6 +208,38 @@ async fn a_key_that_is_withheld_is_reported_with_its_reason() {
     }
 }
 
+async fn make_sessions_old(world: &World, person: &Person) {
+    let device = person.machine.identity_keys().curve25519.to_base64();
+    world.machines.make_sessions_old(sam(), &device).await;
+}
+
+#[tokio::test]
+async fn a_key_that_got_lost_comes_again_in_a_new_session() {
+    for have_talked in [false, true] {
+        let world = World::with_sam().await;
+        let alice = Person::new(&world.fake, ALICE).await;
+        if have_talked {
+            alice.says(other_room(), &[sam()], "elsewhere").await;
+            world.deliver(sam()).await;
+            make_sessions_old(&world, &alice).await;
+        }
+        let lost = alice.says(room(), &[sam()], "lost").await;
+        world.fake.take_incoming(sam(), &world.device(sam()));
+        let also_lost = alice.says(room(), &[sam()], "also lost").await;
+        assert!(world.deliver(sam()).await.is_empty());
+        for event in [&lost, &also_lost] {
+            world.decrypt(event).await.unwrap_err();
+        }
+        let renewed = world.machines.renew_olm_sessions(sam(), alice.user());
+        renewed.await.unwrap();
+        alice.receives().await;
+        assert_eq!(alice.unreadable(), 0);
+        let next = alice.says(room(), &[sam()], "readable").await;
+        assert_eq!(world.deliver(sam()).await.len(), 1);
+        assert_eq!(world.decrypt(&next).await.unwrap(), "readable");
+    }
+}
+
 #[tokio::test]
 async fn a_session_that_broke_is_repaired() {
     let world = World::with_sam().await;
@@ -163,19 +248,7 @@ async fn a_session_that_broke_is_repaired() {
     alice.query(&[sam()]).await;
     alice.receives().await;
     // The library repairs no session that is younger than an hour.
-    let store = world.machines.0.stores.existing(sam()).unwrap().unwrap();
-    let key = alice.machine.identity_keys().curve25519.to_base64();
-    let mut sessions = store.get_sessions(&key).await.unwrap().unwrap();
-    for session in &mut sessions {
-        session.creation_time = ruma::SecondsSinceUnixEpoch(uint!(1_000_000_000));
-    }
-    let changes = Changes {
-        sessions,
-        ..Default::default()
-    };
-    store.save_changes(changes).await.unwrap();
-    drop(store);
-    let world = world.restart().await;
+    make_sessions_old(&world, &alice).await;
     world.encrypt(&[alice.user()], "well").await.unwrap();
 
     alice.says(room(), &[sam()], "lost").await;
@@ -264,4 +337,71 @@ async fn an_unknown_ghost_receives_nothing() {
             .unwrap()
             .is_empty()
     );
+}
+
+#[tokio::test]
+async fn half_an_emoji_is_read_with_a_replacement() {
+    let world = World::with_sam().await;
+    let alice = Person::new(&world.fake, ALICE).await;
+    let event = alice.says_half_an_emoji(room(), &[sam()]).await;
+    world.deliver(sam()).await;
+    assert_eq!(world.decrypt(&event).await.unwrap(), "half \u{fffd}");
+    let mut replayed: Value = serde_json::from_str(event.get()).unwrap();
+    replayed["event_id"] = "$another".into();
+    let replayed = serde_json::value::to_raw_value(&replayed).unwrap();
+    let read = world.decrypt(&replayed).await;
+    assert!(
+        matches!(read, Err(DecryptError::Replayed { .. })),
+        "{read:?}"
+    );
+}
+
+#[tokio::test]
+async fn half_an_emoji_from_an_unsigned_device_is_refused_all_the_same() {
+    let world = World::with_sam().await;
+    let eve = Person::unsigned(&world.fake, "@eve:hs.test", "PHONE").await;
+    let event = eve.says_half_an_emoji(room(), &[sam()]).await;
+    world.deliver(sam()).await;
+    let read = world.decrypt(&event).await;
+    assert!(matches!(read, Err(DecryptError::Untrusted(_))), "{read:?}");
+}
+
+#[tokio::test]
+async fn a_payload_beyond_us_is_told_from_a_forged_one() {
+    let world = World::with_sam().await;
+    let alice = Person::new(&world.fake, ALICE).await;
+    let deep = format!(r#"{{"a":{}{}}}"#, "[".repeat(200), "]".repeat(200));
+    for content in [&*deep, r#"{"n":1e400}"#] {
+        let event = alice.says_content(room(), &[sam()], content).await;
+        world.deliver(sam()).await;
+        let read = world.decrypt(&event).await;
+        assert!(matches!(read, Err(DecryptError::NotUnderstood)), "{read:?}");
+    }
+}
+
+#[tokio::test]
+async fn keys_that_the_homeserver_refuses_are_made_anew() {
+    let world = World::with_sam().await;
+    let device = world.device(sam());
+    // The homeserver knows the id of the next key with another content.
+    let taken = serde_json::json!({
+        "one_time_keys": {"signed_curve25519:AAAAAAAAADI": {"key": "of another time"}},
+    });
+    world.fake.with(|server| {
+        let account = server.accounts.get_mut(sam().as_str()).unwrap();
+        let own = account.devices.get_mut(device.as_str()).unwrap();
+        own.keys.upload(device.as_str(), &taken);
+    });
+    world.fake.claim_all(sam(), &device);
+    world.deliver(sam()).await;
+    let refused = world.fake.uploaded(sam(), &device);
+    assert!(refused < 100, "{refused}");
+    world.clock.advance(Duration::from_secs(601));
+    world.deliver(sam()).await;
+    let uploaded = world.fake.uploaded(sam(), &device);
+    assert!(uploaded > refused + 40, "{uploaded} after {refused}");
+    let alice = Person::new(&world.fake, ALICE).await;
+    let event = alice.says(room(), &[sam()], "hello").await;
+    world.deliver(sam()).await;
+    assert_eq!(world.decrypt(&event).await.unwrap(), "hello");
 }

@@ -420,3 +420,18 @@ async fn messages_at_the_same_time_in_one_room_do_not_step_on_each_other() {
     heard.sort_unstable();
     assert_eq!(heard, (0..20).collect::<Vec<_>>());
 }
+
+#[tokio::test]
+async fn what_a_ghost_says_it_cannot_read_itself() {
+    let world = World::with_sam().await;
+    let alice = Person::new(&world.fake, "@alice:hs.test").await;
+    let event = world.encrypt(&[alice.user()], "hello").await.unwrap();
+    let store = world.machines.0.stores.existing(sam()).unwrap().unwrap();
+    assert!(!store.holds_keys_of(room()).unwrap());
+    let read = world.decrypt(&event).await;
+    assert!(matches!(read, Err(DecryptError::NoKey { .. })), "{read:?}");
+    world.encrypt(&[alice.user()], "again").await.unwrap();
+    alice.query(&[sam()]).await;
+    alice.receives().await;
+    assert_eq!(alice.reads(room(), &event).await.unwrap(), "hello");
+}

@@ -154,7 +154,11 @@ impl RoomActor {
         }
         if let Some(((_, number), arrived)) = arrived.into_iter().next() {
             let given = arrived.clone();
-            match self.room.dispatch(number, arrived).await {
+            let dispatched = self.room.dispatch(number, arrived).await;
+            if let Err(error) = &dispatched {
+                engine.restore_missing_user(error).await;
+            }
+            match dispatched {
                 Err(error) if !self.room.retries(number, Retry::INBOX_ITEM, &error) => {
                     tracing::error!(room = %self.room.id, %error, "an inbox item is given up");
                     self.room.give_up(number, given).await?;

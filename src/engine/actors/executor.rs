@@ -47,6 +47,9 @@ impl Room {
             Ok(()) => self.perform(number, &what).await,
             Err(error) => Err(error),
         };
+        if let Err(error) = &done {
+            self.engine.restore_missing_user(error).await;
+        }
         match done {
             Ok(()) => Ok(()),
             Err(error) if self.retries_effect(number, &what, &error) => {

@@ -43,7 +43,9 @@ impl Room {
                 effects.extend(self.give_up_command(&event));
             } else if let Some(here) = self.record.conversation.clone() {
                 self.commit(Batch::new(), effects)?;
-                return self.give_up_forwarding(&here.conversation, &event, batch).await;
+                return self
+                    .give_up_forwarding(&here.conversation, &event, batch)
+                    .await;
             }
         }
         self.commit(batch, effects)

@@ -179,6 +179,10 @@ impl Room {
                 };
                 self.remark(remark, &event.id, batch)
             }
+            Err(EngineError::Decrypt(DecryptError::NotUnderstood)) => {
+                self.stop_waiting_for(&event.id);
+                self.remark(Remark::NotUnderstood, &event.id, batch)
+            }
             Err(EngineError::Decrypt(error)) => {
                 tracing::warn!(room = %self.id, %error, "a message to the bot is ignored");
                 self.stop_waiting_for(&event.id);
@@ -440,6 +444,10 @@ impl Room {
         let mut effects = Vec::new();
         let say = !late.is_empty() && control.may_remark(Remark::Unreadable, now);
         if let Some(source) = late.first().filter(|_| say).map(ToString::to_string) {
+            if let Some(person) = &control.person {
+                let bot = &self.engine.settings().bot;
+                self.engine.renew_sessions(bot, person);
+            }
             effects.push(QueuedEffect::Control(ControlEffect::SendNotice {
                 notice: bot::texts::unreadable(),
                 source,
@@ -461,6 +469,7 @@ fn remark_text(remark: Remark) -> NoticeText {
         Remark::NotEncrypted => bot::texts::not_encrypted(),
         Remark::Verification => bot::texts::not_verified(),
         Remark::Unreadable => bot::texts::unreadable(),
+        Remark::NotUnderstood => bot::texts::not_understood(),
         Remark::UnsignedDevice => NoticeText::new(Reason::UnsignedDevice.words()),
         Remark::TooManyDevices => NoticeText::new(Reason::TooManyDevices.words()),
     }

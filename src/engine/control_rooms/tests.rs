@@ -365,7 +365,9 @@ async fn a_command_that_is_given_up_is_not_swallowed() {
     for id in ["$one", "$two"] {
         actor
             .room
-            .give_up(2, given_up(samuel().as_str(), id)).await.unwrap();
+            .give_up(2, given_up(samuel().as_str(), id))
+            .await
+            .unwrap();
     }
     let due = house.due(&room);
     assert_eq!(kinds(&due), ["bot-send-notice"], "once a minute");
@@ -380,7 +382,9 @@ async fn a_command_that_is_given_up_is_not_swallowed() {
     actor.room.commit(Batch::new(), []).unwrap();
     actor
         .room
-        .give_up(3, given_up(samuel().as_str(), "$early")).await.unwrap();
+        .give_up(3, given_up(samuel().as_str(), "$early"))
+        .await
+        .unwrap();
     assert!(house.due(&other).is_empty());
     let seen = house.store.get::<Seen>(&"$early".try_into().unwrap());
     assert!(seen.unwrap().is_none());
@@ -559,4 +563,31 @@ async fn a_request_to_verify_the_bot_is_declined_each_time_and_explained_once() 
     let decline = "bot-decline-verification";
     let all = [decline, "bot-send-notice", decline];
     assert_eq!(kinds(&house.due(&room)), all);
+}
+
+#[tokio::test]
+async fn commands_with_half_an_emoji_or_beyond_us_are_answered() {
+    let house = House::new().await;
+    let room = owned_room_id!("!room:hs.test");
+    let mut actor = house.control_room(&room);
+    let machines = house.engine.machines();
+    machines.expect_room(&bot(), &room).await.unwrap();
+    let person = Person::new(&house.fake, samuel().as_str()).await;
+    let half = person.says_half_an_emoji(&room, &[&bot()]).await;
+    let beyond = person
+        .says_content(&room, &[&bot()], r#"{"n":1e400}"#)
+        .await;
+    let device = machines.device_of(&bot()).unwrap().unwrap();
+    let keys = house.fake.take_incoming(&bot(), &device);
+    machines.receive_and_respond(&bot(), keys).await.unwrap();
+    for (event, count) in [(half, 1), (beyond, 2)] {
+        let arrived = InboxItem::Event(event.get().to_owned());
+        let dispatched = actor.room.dispatch(house.engine.next(), arrived);
+        dispatched.await.unwrap();
+        assert_eq!(house.due(&room).len(), count);
+    }
+    let Some(ControlEffect::SendNotice { notice, .. }) = house.due(&room).pop() else {
+        panic!("nothing is said");
+    };
+    assert_eq!(notice, crate::bot::texts::not_understood());
 }

@@ -12,12 +12,10 @@ use crate::{
     },
     introduction::Reason,
     matrix::MatrixError,
+    relay::TranslateError,
     store::Batch,
 };
 
-/// The notice to the sender of a message whose key did not come.
-const NO_KEY: &str = "I couldn't decrypt your message, so I didn't pass it on. Please send it \
-                      again.";
 /// The notice to the sender of a message with a file that cannot be had.
 const NO_FILE: &str = "I couldn't fetch your file from the homeserver that has it, so I didn't pass \
                        it on. Please send it again later.";
@@ -79,9 +77,16 @@ impl Room {
                     EngineError::KeyOnItsWay
                     | EngineError::Decrypt(
                         DecryptError::NoKey { .. } | DecryptError::KeyBeginsLater { .. },
-                    ) => NO_KEY,
+                    ) => match self.note_lost_session(conversation, role, event, batch)? {
+                        Some(text) => text,
+                        // They were told of an earlier message of the session.
+                        None => return Ok(Vec::new()),
+                    },
                     EngineError::Decrypt(DecryptError::Untrusted(distrust)) => {
                         not_trusted(*distrust).words()
+                    }
+                    EngineError::Decrypt(DecryptError::NotUnderstood) => {
+                        TranslateError::Malformed.notice_text()
                     }
                     // A replayed or forged event: it is not forwarded, and nobody is told.
                     EngineError::Decrypt(_) => return Ok(Vec::new()),

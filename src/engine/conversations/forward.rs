@@ -42,17 +42,17 @@ impl Room {
         if event.kind != "m.room.encrypted" {
             return Ok((event.kind.clone(), event.content.clone()));
         }
-        let mut missing = EngineError::KeyOnItsWay;
+        let mut begins_later = None;
         for ghost in conversation.ghosts_at(role) {
             match self.decrypt_with(&ghost.ghost, json, batch).await {
                 Err(EngineError::Decrypt(DecryptError::NoKey { .. })) => {}
                 Err(error @ EngineError::Decrypt(DecryptError::KeyBeginsLater { .. })) => {
-                    missing = error;
+                    begins_later = Some(error);
                 }
                 other => return other,
             }
         }
-        Err(missing)
+        Err(begins_later.unwrap_or_else(|| self.missing_key(event)))
     }
 
     /// Forwards one event to one room. Returns whether it is there now, and what follows for its

@@ -12,6 +12,7 @@ pub(in crate::engine) mod failures;
 pub(in crate::engine) mod forward;
 pub(in crate::engine) mod inputs;
 pub(in crate::engine) mod leave;
+pub(in crate::engine) mod lost_sessions;
 pub(in crate::engine) mod notices;
 pub(in crate::engine) mod portal;
 pub(in crate::engine) mod portal_info;

@@ -102,7 +102,9 @@ impl Room {
         if !matches!(view.membership(&owner.user), "join" | "invite") {
             // Written before: they may decline before the answer is here.
             let inviting = Input::InvitingOwner { person };
-            engine.apply(&conversation.id, &[inviting], Batch::new())?;
+            engine
+                .apply(&conversation.id, &[inviting], Batch::new())
+                .await?;
             engine
                 .invite_owner_of_portal(conversation, &host.ghost, owner, &room)
                 .await?;

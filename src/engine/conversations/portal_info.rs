@@ -114,7 +114,8 @@ impl Engine {
             person,
             name: name.to_owned(),
         };
-        self.apply(&conversation.id, &[called], Batch::new()).await?;
+        self.apply(&conversation.id, &[called], Batch::new())
+            .await?;
         Ok(self.store().flush().await?)
     }
 

@@ -37,6 +37,8 @@ impl Engine {
     /// Notes that events may have been lost. Rooms backfill before they go on, and ghosts with open
     /// work sync soon, because the lost event may have been the last one.
     pub(in crate::engine) fn note_possible_gap(&self) {
+        // Who left in a lost event must not get the next key.
+        self.0.room_states.mark_all_outdated();
         self.0.gap_epoch.fetch_add(1, Ordering::AcqRel);
         let now = self.next();
         self.0.last_gap_at.fetch_max(now, Ordering::AcqRel);

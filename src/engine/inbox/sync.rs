@@ -91,9 +91,16 @@ impl Engine {
         };
         let began = self.next();
         for _ in 0..SYNC_PAGES_MAX {
-            if self.sync_once(ghost, acting.actor()).await? {
-                self.0.last_syncs.note(ghost, began);
-                break;
+            match self.sync_once(ghost, acting.actor()).await {
+                Ok(true) => {
+                    self.0.last_syncs.note(ghost, began);
+                    break;
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    self.restore_missing_user(&error).await;
+                    return Err(error);
+                }
             }
         }
         Ok(())

@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 use tokio::sync::{Mutex, Semaphore};
 
 use crate::{
-    crypto::{GhostKind, IncomingCrypto},
+    crypto::{CryptoError, GhostKind, IncomingCrypto, NewRoomKey},
     engine::{
         Engine, EngineError,
         inbox::accept::OneTimeKeyCounts,
@@ -195,23 +195,18 @@ impl Engine {
                 fallback_types: counts.fallback,
                 device_lists_changed: Vec::new(),
             };
-            match self.machines().receive(user, incoming).await {
-                Ok((keys, follows)) => {
-                    if follows {
-                        let (engine, user) = (self.clone(), user.clone());
-                        self.spawn(async move { engine.machines().respond(&user).await });
-                    }
-                    for key in keys {
-                        let arrived = InboxItem::RoomKeyArrived { user: user.clone() };
-                        if self.store().contains::<Rooms>(&key.room_id)? {
-                            self.stage(&key.room_id, &arrived, &mut batch)?;
-                            woken.push(key.room_id);
-                        }
-                    }
+            let receive = |incoming| self.machines().receive(user, incoming);
+            let (keys, follows) = receive_what_can_be(user, incoming, receive).await?;
+            if follows {
+                let (engine, user) = (self.clone(), user.clone());
+                self.spawn(async move { engine.machines().respond(&user).await });
+            }
+            for key in keys {
+                let arrived = InboxItem::RoomKeyArrived { user: user.clone() };
+                if self.store().contains::<Rooms>(&key.room_id)? {
+                    self.stage(&key.room_id, &arrived, &mut batch)?;
+                    woken.push(key.room_id);
                 }
-                Err(error) if error.is_transient() => return Err(error.into()),
-                // It would fail every time, and hold up everybody's keys.
-                Err(error) => tracing::error!(%user, %error, "to-device messages are dropped"),
             }
         }
         self.store().apply(batch)?;
@@ -282,5 +277,89 @@ impl Engine {
             }
         }
         Ok(())
+    }
+}
+
+/// Lets a machine receive messages. If it refuses them for good, gives it one half after the other,
+/// down to single messages, so that only those are dropped that it cannot take: they would fail
+/// every time, and hold up everybody's keys.
+async fn receive_what_can_be<F>(
+    user: &OwnedUserId,
+    incoming: IncomingCrypto,
+    receive: impl Fn(IncomingCrypto) -> F,
+) -> Result<(Vec<NewRoomKey>, bool), CryptoError>
+where
+    F: Future<Output = Result<(Vec<NewRoomKey>, bool), CryptoError>>,
+{
+    let (mut keys, mut follows) = (Vec::new(), false);
+    let mut parts = vec![incoming];
+    while let Some(part) = parts.pop() {
+        let messages = part.to_device.clone();
+        let counts = (part.otk_counts.clone(), part.fallback_types.clone());
+        match receive(part).await {
+            Ok((new, more)) => {
+                keys.extend(new);
+                follows |= more;
+            }
+            Err(error) if error.is_transient() => return Err(error),
+            // Without its keys, a ghost receives nothing.
+            Err(error @ CryptoError::Olm(_)) if messages.len() > 1 => {
+                tracing::warn!(%user, %error, "to-device messages are received one by one");
+                let (first, second) = messages.split_at(messages.len() / 2);
+                let (otk_counts, fallback_types) = counts;
+                // The last part is next.
+                parts.push(IncomingCrypto {
+                    to_device: second.to_vec(),
+                    otk_counts,
+                    fallback_types,
+                    ..IncomingCrypto::default()
+                });
+                parts.push(IncomingCrypto {
+                    to_device: first.to_vec(),
+                    ..IncomingCrypto::default()
+                });
+            }
+            Err(error) => {
+                let count = messages.len();
+                tracing::error!(%user, %error, count, "to-device messages are dropped");
+            }
+        }
+    }
+    Ok((keys, follows))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn one_message_that_cannot_be_received_takes_no_other_with_it() {
+        let received = Mutex::new(Vec::new());
+        let counts = Mutex::new(0);
+        let receive = async |incoming: IncomingCrypto| {
+            let bad = |message: &Box<RawValue>| message.get() == "7";
+            if incoming.to_device.iter().any(bad) {
+                return Err(CryptoError::Olm("it cannot be received".to_owned()));
+            }
+            *counts.lock().unwrap() += usize::from(incoming.otk_counts.is_some());
+            let messages = incoming.to_device.iter();
+            let messages = messages.map(|message| message.get().to_owned());
+            received.lock().unwrap().extend(messages);
+            Ok((Vec::new(), true))
+        };
+        let all = (0..20).map(|n| RawValue::from_string(n.to_string()).unwrap());
+        let incoming = IncomingCrypto {
+            to_device: all.collect(),
+            otk_counts: Some(Default::default()),
+            ..IncomingCrypto::default()
+        };
+        let user = OwnedUserId::try_from("@_dm_sam:hs.test").unwrap();
+        let outcome = receive_what_can_be(&user, incoming, receive).await.unwrap();
+        assert!(outcome.1);
+        let expected: Vec<_> = (0..20).filter(|n| *n != 7).map(|n| n.to_string()).collect();
+        assert_eq!(*received.lock().unwrap(), expected, "in order");
+        assert_eq!(*counts.lock().unwrap(), 1);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use ruma::{OwnedRoomId, OwnedUserId, RoomId, room_id, user_id};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, room_id, user_id};
 use serde_json::{Value, json, value::RawValue};
 use tokio::sync::Notify;
 
@@ -10,12 +10,15 @@ use crate::{
     engine::{
         Engine,
         actors::actor::RoomActor,
+        control_room::{Control, ControlPhase},
         messaging::send::{Outgoing, Recipients},
-        records::{ActiveRoomsByGhost, Rooms, ToDevice},
+        records::{ActiveRoomsByGhost, RetainedEvents, Rooms, ToDevice},
     },
+    ids::{self, Ghost},
+    introduction::{MessageKind, PendingEvent, Phase},
     matrix::Transaction,
-    store::Store,
-    testing::{self, EventFactory, FakeHomeserver, Held, Person, TestEngine, bot},
+    store::{Batch, Store},
+    testing::{self, EventFactory, FakeHomeserver, Held, NOW, Person, TestEngine, bot},
 };
 
 /// How long a ghost may wait for another one. Without a slow server it takes milliseconds.
@@ -266,4 +269,85 @@ async fn names_that_nobody_holds_leave_nothing_behind() {
     assert_eq!(left_alone.len(), declined.len());
     assert_eq!(machines.slot_count(), slots);
     assert_eq!(machines.expected_count().unwrap(), 2);
+}
+
+#[tokio::test]
+async fn an_opening_line_with_half_an_emoji_is_a_line_and_one_beyond_us_is_not_ignored() {
+    let house = House::new().await;
+    let room = sams_room();
+    let ghost = Ghost::new(sam());
+    let user = sam();
+    let (alice, to) = (&house.alice, [&*user]);
+    let half = alice.says_half_an_emoji(room, &to).await;
+    let beyond = alice.says_content(room, &to, r#"{"n":1e400}"#).await;
+    house.push(house.messages(&sam())).await;
+    let actor = house.actor(room);
+    for (event, expected) in [(half, MessageKind::Line), (beyond, MessageKind::Other)] {
+        let kind = actor.room.classify_encrypted(&ghost, event.get()).await;
+        assert_eq!(kind.unwrap(), Some(expected));
+    }
+}
+
+/// The machine saves a key before the room is told.
+#[tokio::test]
+async fn a_key_that_was_saved_before_a_crash_is_announced_at_the_next_start() {
+    let house = House::new().await;
+    let (machines, ghost) = (house.engine.machines(), Ghost::new(sam()));
+    let line = house.alice.says(sams_room(), &[&sam()], "hello").await;
+    let command = house.alice.says(bots_room(), &[&bot()], "help").await;
+    for user in [sam(), bot()] {
+        let device = machines.device_of(&user).unwrap().unwrap();
+        let incoming = house.fake.take_incoming(&user, &device);
+        let received = machines.receive(&user, incoming).await;
+        assert_eq!(received.unwrap().0.len(), 1);
+    }
+    let id = |event: &RawValue| -> OwnedEventId {
+        let event: Value = serde_json::from_str(event.get()).unwrap();
+        event["event_id"].as_str().unwrap().try_into().unwrap()
+    };
+    let owner = testing::person("@samuel:hs.test").clone();
+    let mut introduction = testing::introduction(sams_room(), &ghost, owner, "sam");
+    let until = NOW + Duration::from_secs(60);
+    introduction.phase = Phase::Listening { until };
+    introduction.direct = true;
+    introduction.pending = vec![PendingEvent::new(id(&line), true)];
+    let mut actor = house.actor(sams_room());
+    actor.room.record.introductions.push(introduction);
+    actor.room.commit(Batch::new(), []).unwrap();
+    let mut control = Control::made(ids::Person::new(testing::alice()), NOW);
+    control.phase = ControlPhase::Ready;
+    control.waiting.push((id(&command), NOW));
+    let mut actor = house.actor(bots_room());
+    actor.room.record.control = Some(control);
+    let mut batch = Batch::new();
+    for (room, event) in [(sams_room(), &line), (bots_room(), &command)] {
+        let place = (room.to_owned(), id(event));
+        let json = event.get().to_owned();
+        batch.put::<RetainedEvents>(&place, &json).unwrap();
+    }
+    actor.room.commit(batch, []).unwrap();
+
+    // As a start does, before any actor is woken.
+    house.engine.announce_keys_again().unwrap();
+    let mut actor = house.actor(sams_room());
+    actor.step().await.unwrap();
+    assert!(!actor.room.record.introductions[0].pending[0].unreadable);
+    let mut actor = house.actor(bots_room());
+    actor.step().await.unwrap();
+    assert!(actor.room.record.control.unwrap().waiting.is_empty());
+}
+
+#[tokio::test]
+async fn a_key_that_is_pushed_before_its_invite_is_there_for_the_message() {
+    let house = House::new().await;
+    let (sam, room) = (sam(), room_id!("!new:hs.test"));
+    let line = house.alice.says(room, &[&sam], "hello").await;
+    house.push(house.messages(&sam)).await;
+    house.engine.process_to_device().await;
+    house.fake.invite(room, house.alice.user(), &sam);
+    let invite = EventFactory::room(room).member(sam.as_str(), "invite");
+    let body = json!({"events": [invite]});
+    let body = Transaction::parse(body.to_string().as_bytes()).unwrap();
+    house.engine.transaction(body).await.unwrap();
+    house.reads(&sam, room, &line).await;
 }

@@ -401,6 +401,7 @@ impl Room {
                     Some(MessageKind::TooManyDevices)
                 }
                 DecryptError::Untrusted { .. } => Some(MessageKind::Untrusted),
+                DecryptError::NotUnderstood => Some(MessageKind::Other),
                 // A replayed or forged event: it is not passed on, and nobody is told.
                 error => {
                     tracing::warn!(room = %self.id, %error, "an event is ignored");

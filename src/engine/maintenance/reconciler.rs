@@ -79,7 +79,7 @@ impl Engine {
             }
             tokio::select! {
                 () = clock::sleep(self.0.settings.reconcile_every) => {}
-                _ = stop.changed() => return,
+                _ = stop.wait_for(|stop| *stop) => return,
             }
         }
     }

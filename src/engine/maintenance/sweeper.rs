@@ -1,4 +1,5 @@
-//! Deletes expired records of the directory and the bot, and gives up rooms to which nobody comes.
+//! Deletes expired records of the directory, the bot, the machines and the conversations, and gives
+//! up rooms to which nobody comes.
 
 use crate::{
     bot,
@@ -13,8 +14,10 @@ use crate::{
 pub(in crate::engine) const SWEPT_AT_ONCE: usize = 500;
 
 impl Engine {
-    /// Deletes the directory's expired records.
+    /// Deletes expired records.
     pub(in crate::engine) async fn sweep(&self) -> Result<(), EngineError> {
+        self.machines().sweep().await?;
+        self.forget_lost_sessions()?;
         loop {
             let mut tx = self.directory().begin().await;
             let looked_at = tx.sweep(self.now(), SWEPT_AT_ONCE)?

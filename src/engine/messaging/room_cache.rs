@@ -44,6 +44,13 @@ impl RoomStateCache {
         known.rooms.remove(room);
     }
 
+    /// Notes that state of any room may have been lost.
+    pub(in crate::engine) fn mark_all_outdated(&self) {
+        let mut known = self.lock();
+        known.epoch += 1;
+        known.rooms.clear();
+    }
+
     fn get(&self, room: &RoomId, now: Timestamp) -> Result<Arc<RoomState>, u64> {
         let known = self.lock();
         match known.rooms.get(room) {
@@ -123,5 +130,13 @@ mod tests {
         views.mark_outdated(room);
         views.put(room, Arc::default(), now, epoch);
         assert!(views.get(room, now).is_err());
+        let epoch = views.get(room, now).unwrap_err();
+        views.put(room, Arc::default(), now, epoch);
+        assert!(views.get(room, now).is_ok());
+        let requested = views.lock().epoch;
+        views.mark_all_outdated();
+        assert!(views.get(room, now).is_err());
+        views.put(room, Arc::default(), now, requested);
+        assert!(views.get(room, now).is_err(), "it was requested before");
     }
 }

@@ -347,3 +347,32 @@ async fn a_carry_is_made_sure_of_if_its_conversation_has_changed_since_it_was_de
     write(&conversation);
     assert!(!actor.is_replayable(4, &carry).unwrap());
 }
+
+#[tokio::test]
+async fn who_left_in_a_lost_event_gets_no_further_key() {
+    let (actor, fake, _) = actor().await;
+    let alice = user_id!("@alice:hs.test");
+    let bob = Person::new(&fake, "@bob:hs.test").await;
+    fake.add_room(room(), &[alice, bob.user(), &sam()]);
+    let content = json!({"msgtype": "m.text", "body": "hello"});
+    let says = async |transaction: &str| {
+        let sender = sam();
+        let outgoing = Outgoing {
+            sender: &sender,
+            event_type: "m.room.message",
+            content: &content,
+            recipients: Recipients::All,
+            transaction: transaction.into(),
+        };
+        let sent = actor.send_to_room(&room().to_owned(), outgoing).await;
+        sent.unwrap();
+        let keys = |user| fake.waiting(user, bob.device());
+        (keys(alice), keys(bob.user()))
+    };
+    assert_eq!(says("one").await, (1, 1));
+    // Nobody tells us.
+    fake.add_room(room(), &[alice, &sam()]);
+    assert_eq!(says("two").await, (1, 1));
+    actor.engine.note_possible_gap();
+    assert_eq!(says("three").await, (2, 1), "Bob cannot read this one");
+}

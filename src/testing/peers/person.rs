@@ -149,7 +149,39 @@ impl Person {
             sharing_strategy,
             ..Default::default()
         };
-        let content = serde_json::value::to_raw_value(content).unwrap();
+        self.says_json(room, to, &content.to_string(), settings)
+            .await
+    }
+
+    /// Says half an emoji, as a client does that cuts a text at a fixed length.
+    pub(crate) async fn says_half_an_emoji(&self, room: &RoomId, to: &[&UserId]) -> Box<RawValue> {
+        let content = r#"{"msgtype":"m.text","body":"half \ud83d"}"#;
+        self.says_content(room, to, content).await
+    }
+
+    /// Says JSON, valid for others or not, as the content of a message.
+    pub(crate) async fn says_content(
+        &self,
+        room: &RoomId,
+        to: &[&UserId],
+        content: &str,
+    ) -> Box<RawValue> {
+        self.query(to).await;
+        let settings = EncryptionSettings {
+            sharing_strategy: CollectStrategy::AllDevices,
+            ..Default::default()
+        };
+        self.says_json(room, to, content, settings).await
+    }
+
+    async fn says_json(
+        &self,
+        room: &RoomId,
+        to: &[&UserId],
+        content: &str,
+        settings: EncryptionSettings,
+    ) -> Box<RawValue> {
+        let content = RawValue::from_string(content.to_owned()).unwrap();
         let encrypted = self
             .client
             .encrypt(room, to, settings, "m.room.message", content)

@@ -193,9 +193,15 @@ async fn a_decline_that_overtakes_the_answer_to_the_invite_is_final() {
             user: user_id!("@samuel:hs.test").to_owned(),
             membership: "leave".to_owned(),
             by_others: false,
+            redacts: false,
             ghost: None,
         };
-        engine.apply(&id(), &[declined], Batch::new()).unwrap();
+        let engine = engine.clone();
+        // Runs before the answer to the request arrives.
+        tokio::spawn(async move {
+            let id = id();
+            engine.apply(&id, &[declined], Batch::new()).await.unwrap();
+        });
     });
     let number = it.put_due(Effect::EnsurePortal { person: 1 });
     it.carry_out(number).await;

@@ -26,17 +26,20 @@ use tokio::sync::Notify;
 use crate::{
     clock::Timestamp,
     conversation::{Conversation, Effect, Home, Input, Notice, PortalStatus, RoomRole},
+    crypto::DecryptError,
     engine::{
-        Engine,
+        Engine, EngineError,
         actors::actor::RoomActor,
         records::{
             ActiveRoomsByGhost, ConversationRoom, Conversations, Copy, EventCopies, Inbox,
-            InboxItem, Outbox, OutboxItem, QueuedEffect, RetainedEvents, RoomRecord, Rooms, Seen,
+            InboxItem, LostSessions, Outbox, OutboxItem, QueuedEffect, RetainedEvents, RoomRecord,
+            Rooms, Seen,
         },
     },
     ids::{ConversationId, Ghost},
     introduction::{Admission, Introduction, Invite, PendingEvent},
     matrix::Transaction,
+    relay::TranslateError,
     store::{Batch, Store, prefix},
     testing::{
         self, EventFactory, FakeHomeserver, NOW, Person, TestClock, TestEngine, participant,

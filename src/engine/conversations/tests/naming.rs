@@ -17,8 +17,9 @@ async fn a_new_name_is_for_the_chat_of_two_and_for_no_group() {
     let it = Talk::at(origin(), &direct).await;
     let mut batch = Batch::new();
     for conversation in [&direct, &group] {
+        let mut lock = it.engine.lock_decisions();
         it.engine
-            .write_conversation(conversation, Some(conversation), &mut batch)
+            .write_conversation(&mut lock, conversation, Some(conversation), &mut batch)
             .unwrap();
     }
     it.store.apply(batch).unwrap();

@@ -77,3 +77,157 @@ async fn a_sender_is_told_once_that_nobody_can_read_their_message() {
     it.go_on().await;
     assert_eq!(it.talk.fake.sent(&portal()), 2);
 }
+
+#[tokio::test]
+async fn the_sender_of_a_message_beyond_us_is_told() {
+    let mut it = Talk::begun().await;
+    let carry = forward("$one", RoomRole::Portal(1), true);
+    let number = it.put_due(carry.clone());
+    let error = EngineError::Decrypt(DecryptError::NotUnderstood);
+    let (room, talk) = (&mut it.actor.room, id());
+    room.give_up_conversation(number, &talk, &carry, &error)
+        .await
+        .unwrap();
+    let text = TranslateError::Malformed.notice_text().to_owned();
+    assert_eq!(it.notices(&origin()), [Notice::NotForwarded { text }]);
+}
+
+#[tokio::test]
+async fn a_message_waits_for_a_ghost_that_the_homeserver_lost() {
+    let mut it = Talk::begun().await;
+    let shown = user_id!("@_dm_.palice:hs.test");
+    let machines = it.engine.machines().clone();
+    machines.provision(shown, "Alice").await.unwrap();
+    let samuel = Person::new(&it.fake, "@samuel:hs.test").await;
+    it.fake.add_room(&portal(), &[shown, samuel.user()]);
+    let mut event = message("$one", NOW);
+    event["type"] = json!("org.example.hello");
+    event["content"] = json!({"body": "in clear"});
+    it.keep(&event);
+    it.fake.with(|server| {
+        let account = server.accounts.get_mut(shown.as_str()).unwrap();
+        account.devices.clear();
+    });
+    let sent = it.fake.sent(&portal());
+    let number = it.put_due(forward("$one", RoomRole::Portal(1), true));
+    let due = || OutboxItem {
+        since: NOW,
+        what: QueuedEffect::Conversation {
+            conversation: id(),
+            effect: forward("$one", RoomRole::Portal(1), true),
+        },
+    };
+    let error = it.actor.room.carry_out(number, due()).await.unwrap_err();
+    assert_eq!(error.missing_user(), Some(shown), "{error}");
+    it.actor.room.carry_out(number, due()).await.unwrap();
+    assert_eq!(it.fake.sent(&portal()), sent + 1);
+    assert_eq!(it.notices(&origin()), []);
+}
+
+/// A conversation whose messages can be sent, and Alice, who writes in it.
+async fn with_alice() -> (Talk, Person) {
+    let it = Talk::provisioned().await;
+    let shown = user_id!("@_dm_.palice:hs.test");
+    let machines = it.engine.machines();
+    machines.provision(shown, "Alice").await.unwrap();
+    machines.expect_room(&sam(), &origin()).await.unwrap();
+    let samuel = Person::new(&it.fake, "@samuel:hs.test").await;
+    it.fake.add_room(&portal(), &[shown, samuel.user()]);
+    let alice = Person::new(&it.fake, "@alice:hs.test").await;
+    (it, alice)
+}
+
+impl Talk {
+    /// Alice says something, and its forwarding is tried once. Returns whether that is over.
+    async fn hears(&mut self, alice: &Person, text: &str) -> (u64, bool) {
+        let event = alice.says(&origin(), &[&sam()], text).await;
+        let event: Value = serde_json::from_str(event.get()).unwrap();
+        self.keep(&event);
+        let id = event["event_id"].as_str().unwrap();
+        let number = self.put_due(forward(id, RoomRole::Portal(1), true));
+        (number, self.try_again(number).await)
+    }
+
+    async fn try_again(&mut self, number: u64) -> bool {
+        let due = self.outbox(&self.actor.room.id).into_iter();
+        let (_, what) = due.into_iter().find(|(n, _)| *n == number).unwrap();
+        let since = self.engine.now();
+        let due = OutboxItem { since, what };
+        self.actor.room.carry_out(number, due).await.is_ok()
+    }
+}
+
+#[tokio::test]
+async fn a_lost_key_costs_one_wait_and_one_notice_and_comes_with_the_next_message() {
+    let (mut it, alice) = with_alice().await;
+    let device = it.engine.machines().device_of(&sam()).unwrap().unwrap();
+    let (first, over) = it.hears(&alice, "lost").await;
+    assert!(over, "its key came with a sync");
+    assert_eq!(it.fake.sent(&portal()), 1);
+
+    let key = alice.machine.identity_keys().curve25519.to_base64();
+    it.engine.machines().make_sessions_old(&sam(), &key).await;
+    // Another session, whose key gets lost.
+    alice.machine.discard_room_key(&origin()).await.unwrap();
+    let event = alice.says(&origin(), &[&sam()], "one").await;
+    it.fake.take_incoming(&sam(), &device);
+    let event: Value = serde_json::from_str(event.get()).unwrap();
+    it.keep(&event);
+    let id = event["event_id"].as_str().unwrap();
+    let number = it.put_due(forward(id, RoomRole::Portal(1), true));
+    assert!(number > first && !it.try_again(number).await, "it waits");
+    it.clock
+        .advance(it.engine.settings().conversations.wait_for_key + Duration::from_secs(1));
+    assert!(it.try_again(number).await, "it is given up");
+    assert_eq!(it.notices(&origin()).len(), 1);
+    for text in ["two", "three", "four"] {
+        assert!(it.hears(&alice, text).await.1, "nobody waits for {text}");
+    }
+    assert_eq!(it.notices(&origin()).len(), 1);
+    assert_eq!(it.fake.sent(&portal()), 1);
+
+    let greeted = |fake: &FakeHomeserver| fake.waiting(alice.user(), alice.device()) > 0;
+    it.fake.until(greeted).await;
+    alice.receives().await;
+    it.clock.advance(Duration::from_secs(3));
+    assert!(it.hears(&alice, "five").await.1);
+    assert_eq!(it.fake.sent(&portal()), 2);
+    assert_eq!(it.notices(&origin()).len(), 1);
+}
+
+impl Talk {
+    /// A message of a session is given up. Returns what its sender is told.
+    fn loses(&mut self, n: usize) -> Option<&'static str> {
+        let mut event = message(&format!("$lost{n}"), NOW);
+        event["content"]["session_id"] = json!(format!("session{n}"));
+        self.keep(&event);
+        let id = event["event_id"].as_str().unwrap().try_into().unwrap();
+        let mut batch = Batch::new();
+        let room = &self.actor.room;
+        let told = room.note_lost_session(&talk(), RoomRole::Origin, &id, &mut batch);
+        self.store.apply(batch).unwrap();
+        self.clock.advance(Duration::from_secs(1));
+        told.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn lost_sessions_are_remembered_for_a_week_and_few_of_a_room() {
+    let mut it = Talk::begun().await;
+    it.actor.room.due_since = it.engine.now();
+    let first = it.loses(0).unwrap();
+    assert_eq!(it.loses(0), None, "sent before its sender was told");
+    let again = it.loses(1).unwrap();
+    assert!(again.contains("/discardsession") && !first.contains("/discardsession"));
+    it.actor.room.due_since = it.engine.now();
+    assert_eq!(it.loses(0), Some(again), "sent afterwards");
+    for n in 2..30 {
+        assert_eq!(it.loses(n), Some(again));
+    }
+    let known = |it: &Talk| it.store.scan::<LostSessions>(&[], None, 100).unwrap().len();
+    assert_eq!(known(&it), 20);
+    assert_eq!(it.loses(1), Some(again), "the oldest went");
+    it.clock.advance(7 * DAY - Duration::from_secs(5));
+    it.engine.forget_lost_sessions().unwrap();
+    assert_eq!(known(&it), 5);
+}

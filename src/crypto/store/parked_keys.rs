@@ -1,0 +1,169 @@
+//! Room keys that came before their room was expected.
+//!
+//! A key and the invite to its room take different ways, and with federation the key may be there
+//! first. It cannot come again: the Olm message that brought it is used up. So it is parked for a few
+//! minutes, where nothing can be decrypted with it, sealed as all keys are.
+
+use std::time::Duration;
+
+use matrix_sdk_crypto::olm::{InboundGroupSession, PickledInboundGroupSession};
+use ruma::RoomId;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    GhostStore, GhostStoreError, GhostStores,
+    changes::furthest_back,
+    ghost::StoredGhost,
+    record::{INBOUND, PARKED, broken, decode, encode, ghost_prefix},
+    registry::GhostIds,
+    sealed_records::Writes,
+};
+use crate::{clock::Timestamp, store::raw};
+
+/// How long a key is parked.
+pub(in crate::crypto) const PARKED_FOR: Duration = Duration::from_secs(5 * 60);
+/// Maximum number of parked keys of a ghost. The oldest goes.
+pub(in crate::crypto) const PARKED_MAX: usize = 200;
+/// Number of ghosts that are looked at in one read.
+const PAGE_GHOSTS: usize = 1000;
+
+#[derive(Serialize, Deserialize)]
+struct ParkedKey {
+    at: Timestamp,
+    session: PickledInboundGroupSession,
+}
+
+impl ParkedKey {
+    fn is_expired(&self, now: Timestamp) -> bool {
+        now.since(self.at) > PARKED_FOR
+    }
+}
+
+impl StoredGhost {
+    /// Parks keys, and deletes expired ones and those beyond the limit. The caller holds `saving`.
+    pub(super) async fn park(
+        &self,
+        sessions: Vec<InboundGroupSession>,
+        now: Timestamp,
+        writes: &mut Writes,
+    ) -> Result<(), GhostStoreError> {
+        if sessions.is_empty() {
+            return Ok(());
+        }
+        let mut kept = self.delete_expired(now, writes)?;
+        for session in furthest_back(sessions).await {
+            let parts = [
+                session.room_id().as_bytes(),
+                session.session_id().as_bytes(),
+            ];
+            let key = self.records.keys.of(PARKED, &parts);
+            // The first key of a session is the one that reads its first message.
+            if kept.iter().any(|(_, known)| *known == key) {
+                continue;
+            }
+            if kept.len() >= PARKED_MAX {
+                let (_, oldest) = kept.remove(0);
+                writes.delete(oldest);
+            }
+            let parked = ParkedKey {
+                at: now,
+                session: session.pickle().await,
+            };
+            writes.put(PARKED, key.clone(), encode(PARKED, &parked)?);
+            kept.push((now, key));
+        }
+        Ok(())
+    }
+
+    /// Deletes expired keys. Returns when each of the others was parked and its key in the store,
+    /// the oldest first.
+    fn delete_expired(
+        &self,
+        now: Timestamp,
+        writes: &mut Writes,
+    ) -> Result<Vec<(Timestamp, Vec<u8>)>, GhostStoreError> {
+        let all = self.records.keys.of(PARKED, &[]);
+        let mut kept = Vec::new();
+        for (key, plain) in self.records.list(PARKED, &all)? {
+            let parked: ParkedKey = decode(PARKED, &plain)?;
+            if parked.is_expired(now) {
+                writes.delete(key);
+            } else {
+                kept.push((parked.at, key));
+            }
+        }
+        kept.sort();
+        Ok(kept)
+    }
+}
+
+impl GhostStore {
+    /// Moves the parked keys of a room, which is expected from now on, to the others.
+    pub(in crate::crypto) async fn admit_parked_keys(
+        &self,
+        room: &RoomId,
+        now: Timestamp,
+    ) -> Result<(), GhostStoreError> {
+        let ghost = &self.ghost;
+        let of_room = ghost.records.keys.of(PARKED, &[room.as_bytes()]);
+        if !ghost.records.has_any(&of_room)? {
+            return Ok(());
+        }
+        let _one = ghost.saving.lock().await;
+        let mut writes = Writes::default();
+        for (key, plain) in ghost.records.list(PARKED, &of_room)? {
+            let parked: ParkedKey = decode(PARKED, &plain)?;
+            writes.delete(key);
+            if parked.is_expired(now) {
+                continue;
+            }
+            let session = InboundGroupSession::from_pickle(parked.session)
+                .map_err(|error| broken(PARKED, &error))?;
+            let parts = [room.as_bytes(), session.session_id().as_bytes()];
+            if !ghost.records.has(&ghost.records.keys.of(INBOUND, &parts))? {
+                ghost.inbound(&session, &mut writes).await?;
+            }
+        }
+        ghost.records.write(writes)
+    }
+
+    async fn delete_expired_parked_keys(&self, now: Timestamp) -> Result<(), GhostStoreError> {
+        let _one = self.ghost.saving.lock().await;
+        let mut writes = Writes::default();
+        self.ghost.delete_expired(now, &mut writes)?;
+        self.ghost.records.write(writes)
+    }
+}
+
+impl GhostStores {
+    /// Deletes the expired parked keys of all ghosts.
+    pub(in crate::crypto) async fn delete_expired_parked_keys(
+        &self,
+        now: Timestamp,
+    ) -> Result<(), GhostStoreError> {
+        let mut after = None;
+        loop {
+            let page = self
+                .store()
+                .scan::<GhostIds>(&[], after.as_ref(), PAGE_GHOSTS)?;
+            let Some((last, _)) = page.last() else {
+                return Ok(());
+            };
+            after = Some(last.clone());
+            for (user, id) in page {
+                let mut parked = ghost_prefix(id);
+                parked.push(PARKED.byte);
+                // Nearly all ghosts have none, and need not be opened.
+                if raw::scan(self.store(), &parked, None, 1)?.is_empty() {
+                    continue;
+                }
+                let Ok(user) = ruma::OwnedUserId::try_from(user) else {
+                    continue;
+                };
+                if let Some(ghost) = self.existing(&user)? {
+                    ghost.delete_expired_parked_keys(now).await?;
+                }
+            }
+        }
+    }
+}

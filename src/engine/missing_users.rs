@@ -1,0 +1,74 @@
+//! Makes one of our users again when the homeserver does not have it, or not its device: its database
+//! was set back, or somebody deleted the device.
+
+use std::{sync::PoisonError, time::Duration};
+
+use ruma::{OwnedUserId, UserId};
+
+use crate::{
+    crypto::CryptoError,
+    directory::FreezeReason,
+    engine::{Engine, EngineError, records::RestoreProgress},
+    ids::Ghost,
+    store::StoreError,
+};
+
+/// Minimum time between two attempts to make the same user again.
+const PAUSE: Duration = Duration::from_secs(60);
+
+impl Engine {
+    /// Makes the user again that an error names as missing. The caller tries again what has failed.
+    pub(in crate::engine) async fn restore_missing_user(&self, error: &EngineError) {
+        let Some(user) = error.missing_user().map(UserId::to_owned) else {
+            return;
+        };
+        if !self.is_ours(&user) || !self.may_restore(&user) {
+            return;
+        }
+        tracing::error!(%user, %error, "the homeserver does not have one of our users; it is made again");
+        match self.restore_user(&user).await {
+            Ok(()) => tracing::warn!(%user, "the user is made again"),
+            Err(error) => {
+                tracing::error!(%user, %error, "the user could not be made again; it is tried again when it is needed, after a minute");
+            }
+        }
+    }
+
+    /// Returns the reason for which a handle is frozen whose ghost turns out to be somebody else's.
+    pub(in crate::engine) fn reason_of_freezing(&self) -> Result<FreezeReason, StoreError> {
+        Ok(if self.store().contains::<RestoreProgress>(&0)? {
+            FreezeReason::ChangedSinceBackup
+        } else {
+            FreezeReason::GhostNotOurs
+        })
+    }
+
+    fn may_restore(&self, user: &OwnedUserId) -> bool {
+        let now = self.now();
+        let tried = self.0.restored_users.lock();
+        let mut tried = tried.unwrap_or_else(PoisonError::into_inner);
+        tried.retain(|_, at| now.since(*at) < PAUSE);
+        tried.insert(user.clone(), now).is_none()
+    }
+
+    async fn restore_user(&self, user: &OwnedUserId) -> Result<(), EngineError> {
+        let ghost = Ghost::new(user.clone());
+        let record = self.directory().by_ghost(&ghost)?;
+        let name = if *user == self.settings().bot {
+            Some(self.settings().bot_name.clone())
+        } else {
+            record.as_ref().map(|record| record.handle.to_string())
+        };
+        let restored = self
+            .machines()
+            .restore_on_homeserver(user, name.as_deref())
+            .await;
+        if let (Err(CryptoError::Foreign { .. }), Some(record)) = (&restored, record) {
+            tracing::error!(%user, "a handle is frozen: its ghost is not ours alone");
+            let mut tx = self.directory().begin().await;
+            tx.freeze(&record.handle, self.reason_of_freezing()?, self.now())?;
+            tx.commit().await?;
+        }
+        Ok(restored?)
+    }
+}

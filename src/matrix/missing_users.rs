@@ -1,0 +1,31 @@
+//! Tells the refusal of one request from a homeserver that does not have one of our users.
+//!
+//! Synapse answers both with 403 and `M_FORBIDDEN`. So after a refusal it is asked whether it has the
+//! user at all, at most once a minute for each.
+
+use http::StatusCode;
+
+use super::{Actor, Homeserver, MatrixError};
+
+impl Homeserver {
+    /// Returns the error of a request made as `who`, or that `who` is missing.
+    pub(super) async fn explain(&self, who: Actor<'_>, error: MatrixError) -> MatrixError {
+        let user = who.user.to_owned();
+        if who.device.is_some() && error.has_errcode("M_UNKNOWN_DEVICE") {
+            return MatrixError::NoSuchDevice { user };
+        }
+        let forbidden = error.has_errcode("M_FORBIDDEN")
+            && error.status() == Some(StatusCode::FORBIDDEN.as_u16());
+        if !forbidden || self.users_there().contains(&user) {
+            return error;
+        }
+        match self.whoami(Actor::user(&user)).await {
+            Ok(_) => {
+                self.users_there().insert(&user);
+                error
+            }
+            Err(answer) if answer.has_errcode("M_FORBIDDEN") => MatrixError::NoSuchUser { user },
+            Err(_) => error,
+        }
+    }
+}
