@@ -346,7 +346,7 @@ impl Room {
     }
 }
 
-fn message_kind(kind: &str, content: &Value) -> Option<MessageKind> {
+pub(in crate::engine) fn message_kind(kind: &str, content: &Value) -> Option<MessageKind> {
     let relation = &content["m.relates_to"];
     if relation["rel_type"] == "m.replace" {
         let of = relation["event_id"].as_str()?.try_into().ok()?;
