@@ -1,6 +1,6 @@
 //! Durations as people write them: `5s`, `90days`, `1year`.
 //!
-//! Reading accepts all that `humantime` accepts, to the millisecond and up to a thousand years.
+//! Reading accepts all that `humantime` accepts, to the millisecond and up to five hundred years.
 //! Writing uses a single unit, so that a default reads as it was meant (`90days`, not two months,
 //! 29 days and some minutes).
 
@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use serde::{Deserializer, Serializer, de::Error as _};
 
-/// Maximum duration: a thousand years. More is a typing error, and could overflow.
-const LONGEST: Duration = Duration::from_secs(1000 * 31_557_600);
+/// Maximum duration: five hundred years. More is a typing error, and written in milliseconds it
+/// could not be read back: `humantime` counts them in nanoseconds of 64 bits.
+const LONGEST: Duration = Duration::from_secs(500 * 31_557_600);
 
 /// The units in milliseconds, the largest first. There is no month: nobody means 30.44 days.
 const UNITS: [(u128, &str, &str); 6] = [
@@ -31,7 +32,7 @@ pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duratio
     let value: Duration = humantime_serde::deserialize(deserializer)?;
     if value > LONGEST {
         return Err(D::Error::custom(
-            "the duration is too long; use 1000years or less",
+            "the duration is too long; use 500years or less",
         ));
     }
     Ok(Duration::new(
@@ -78,10 +79,16 @@ mod tests {
         }
         let cut: Holder = serde_json::from_value("1ms 999us".into()).unwrap();
         assert_eq!(cut, Holder(Duration::from_millis(1)));
-        let too_long = serde_json::from_value::<Holder>("1001years".into()).unwrap_err();
-        assert!(too_long.to_string().contains("1000years"), "{too_long}");
-        let longest = serde_json::from_value::<Holder>("1000years".into()).unwrap();
-        assert_eq!(serde_json::to_value(&longest).unwrap(), "1000years");
+        let too_long = serde_json::from_value::<Holder>("501years".into()).unwrap_err();
+        assert!(too_long.to_string().contains("500years"), "{too_long}");
+        let longest = serde_json::from_value::<Holder>("500years".into()).unwrap();
+        assert_eq!(serde_json::to_value(&longest).unwrap(), "500years");
+        let in_millis = Holder(LONGEST - Duration::from_millis(1));
+        let written = serde_json::to_value(&in_millis).unwrap();
+        assert_eq!(
+            serde_json::from_value::<Holder>(written).unwrap(),
+            in_millis
+        );
         let months: Holder = serde_json::from_value("12 months".into()).unwrap();
         assert!(months.0 > Duration::from_secs(364 * 86_400));
     }
