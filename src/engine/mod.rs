@@ -71,6 +71,8 @@ mod bells;
 mod control_room;
 mod control_rooms;
 mod conversations;
+#[cfg(test)]
+mod corpus_tests;
 mod error;
 mod event;
 mod ghosts;

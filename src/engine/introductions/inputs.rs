@@ -498,10 +498,13 @@ impl Room {
     }
 }
 
-fn message_kind(kind: &str, content: &Value) -> Option<MessageKind> {
+pub(in crate::engine) fn message_kind(kind: &str, content: &Value) -> Option<MessageKind> {
     let relation = &content["m.relates_to"];
-    if relation["rel_type"] == "m.replace" {
-        let of = relation["event_id"].as_str()?.try_into().ok()?;
+    // An edit of nothing holds the whole text, and is passed on as a message.
+    if relation["rel_type"] == "m.replace"
+        && let Some(of) = relation["event_id"].as_str()
+        && let Ok(of) = of.try_into()
+    {
         return Some(MessageKind::Edit { of });
     }
     match kind {
