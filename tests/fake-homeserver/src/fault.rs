@@ -47,6 +47,17 @@ impl Faults {
     }
 }
 
+/// What stands between the service and the homeserver for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outage {
+    /// A proxy answers with this status and a page of its own.
+    Proxy(u16),
+    /// The homeserver answers with this status and `M_UNKNOWN`.
+    Failing(u16),
+    /// Nothing is answered, and in the end the connection breaks.
+    Silence,
+}
+
 /// What happens to a request of the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {

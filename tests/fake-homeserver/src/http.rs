@@ -14,7 +14,7 @@ use url::form_urlencoded;
 
 use crate::{
     Shared,
-    fault::Fate,
+    fault::{Fate, Outage},
     model::{Answer, Ask},
     script::Order,
 };
@@ -63,6 +63,9 @@ async fn answer(shared: &Arc<Shared>, request: Request<Body>) -> Result<Response
     let (parts, body) = request.into_parts();
     let body = to_bytes(body, usize::MAX).await.map_err(|_| Gone)?.to_vec();
     let path = parts.uri.path().to_owned();
+    if let Some(answer) = outage(shared).await {
+        return answer;
+    }
     if path.ends_with("/_matrix/client/versions") {
         let versions = json!({"versions": ["v1.11", "v1.15"], "unstable_features": {
             "fi.mau.msc2659.stable": true,
@@ -111,6 +114,29 @@ async fn answer(shared: &Arc<Shared>, request: Request<Body>) -> Result<Response
         Fate::Drop { after: true } => Err(Gone),
         _ => Ok(response(answer)),
     }
+}
+
+/// What a request gets during an outage.
+async fn outage(shared: &Arc<Shared>) -> Option<Result<Response<Body>, Gone>> {
+    let mut outage = shared.outage.subscribe();
+    let now = *outage.borrow_and_update();
+    let (status, body, kind) = match now? {
+        Outage::Proxy(status) => (status, "<h1>Bad Gateway</h1>".to_owned(), "text/html"),
+        Outage::Failing(status) => {
+            let body = json!({"errcode": "M_UNKNOWN", "error": "Internal server error"});
+            (status, body.to_string(), "application/json")
+        }
+        Outage::Silence => {
+            // Fails only if the homeserver is gone, and then nobody waits.
+            let _ = outage.wait_for(|now| now.is_none()).await;
+            return Some(Err(Gone));
+        }
+    };
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or_default();
+    let kind = header::HeaderValue::from_static(kind);
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    Some(Ok(response))
 }
 
 /// The parts of a path after the version of the API, decoded.

@@ -47,7 +47,7 @@ use tokio::{
 use url::Url;
 
 pub use client::Client;
-pub use fault::Faults;
+pub use fault::{Faults, Outage};
 pub use model::{Answer, Ask, Device, Draft, Event, Incoming, Registration, Server};
 pub use script::{Held, When};
 
@@ -111,6 +111,7 @@ struct Shared {
     pinged: Notify,
     away: AtomicBool,
     back: Notify,
+    outage: watch::Sender<Option<Outage>>,
     connections: Mutex<Vec<AbortHandle>>,
     pushed: Mutex<HashMap<String, Instant>>,
     script: Mutex<Script>,
@@ -151,6 +152,7 @@ impl Fake {
             pinged: Notify::new(),
             away: AtomicBool::new(false),
             back: Notify::new(),
+            outage: watch::Sender::new(None),
             connections: Mutex::default(),
             pushed: Mutex::default(),
             script: Mutex::default(),
@@ -245,6 +247,17 @@ impl Fake {
         *lock(&self.pushing) = tokio::spawn(push::push(self.shared.clone()));
         self.shared.away.store(false, Ordering::SeqCst);
         self.shared.back.notify_waiters();
+    }
+
+    /// From now on none of the service's requests gets through, until [`Fake::end_outage`]. What it
+    /// is pushed arrives all the same.
+    pub fn begin_outage(&self, outage: Outage) {
+        self.shared.outage.send_replace(Some(outage));
+    }
+
+    /// Lets requests through again.
+    pub fn end_outage(&self) {
+        self.shared.outage.send_replace(None);
     }
 
     /// How many requests the service has made, and a bell for the next.

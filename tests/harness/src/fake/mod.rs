@@ -9,6 +9,8 @@
 pub mod person;
 mod world;
 
-pub use fake_homeserver::{Draft, Event, Fake, Faults, Options, Registration, Restart, Server};
+pub use fake_homeserver::{
+    Draft, Event, Fake, Faults, Options, Outage, Registration, Restart, Server,
+};
 pub use person::Person;
 pub use world::World;

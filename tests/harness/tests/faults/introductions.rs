@@ -13,7 +13,7 @@ use ruma::{OwnedRoomId, UserId};
 use crate::plan::{Plan, number};
 
 /// Ghosts that stay for a second only, and ask for themselves often.
-fn quick() -> ServiceOptions {
+pub fn quick() -> ServiceOptions {
     ServiceOptions::default()
         .set("introductions.linger", "1s")
         .set("introductions.wait_for_message", "20s")
@@ -25,7 +25,7 @@ fn quick() -> ServiceOptions {
 /// The bot listens to so many in a minute, and to a few more.
 const COMMANDS: u64 = 15;
 
-fn said_by(log: &Log, room: &OwnedRoomId, who: &UserId, part: &str) -> usize {
+pub fn said_by(log: &Log, room: &OwnedRoomId, who: &UserId, part: &str) -> usize {
     let said = log.texts_in(room).into_iter();
     said.filter(|(by, text)| by == who && text.contains(part))
         .count()

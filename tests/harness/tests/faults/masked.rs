@@ -52,45 +52,56 @@ async fn masked(world: &World, handle: &str) -> Result<(Arc<Person>, OwnedRoomId
     Ok((person, control))
 }
 
+/// Two people with masked handles (the first has none if it is not to be masked), who have met.
+async fn meet(world: &World, alice: &str, alice_is_masked: bool, sam: &str) -> Result<[Side; 2]> {
+    let (alice, alices_control) = if alice_is_masked {
+        let (alice, control) = masked(world, alice).await?;
+        (alice, Some(control))
+    } else {
+        (Person::register(&world.fake, alice).await?, None)
+    };
+    let handle = sam;
+    let (sam, sams_control) = masked(world, handle).await?;
+    let sams_ghost = world.ghost(handle)?;
+    let room = alice.starts_chat(&[&sams_ghost]).await?;
+    alice.says(&room, "hello from behind a mask").await?;
+    let known = sam.log().invites().len();
+    let invite = sam.until("an invite into a portal", |log| {
+        log.invites().into_iter().nth(known)
+    });
+    let invite = invite.await?;
+    ensure!(invite.encrypted && invite.is_direct, "{invite:#?}");
+    sam.joins(&invite.room).await?;
+    let hello = |seen: &Seen| seen.text() == Some("hello from behind a mask");
+    let seen = sam.sees(&invite.room, "the first message", hello).await?;
+    ensure!(seen.sender == invite.sender && seen.sender != alice.user_id);
+    Ok([
+        Side {
+            person: alice,
+            control: alices_control,
+            room,
+            ghost: sams_ghost,
+        },
+        Side {
+            person: sam,
+            control: Some(sams_control),
+            room: invite.room,
+            ghost: seen.sender,
+        },
+    ])
+}
+
+/// Two people with masked handles who have met.
+pub async fn introduce_masked(world: &World, alice: &str, sam: &str) -> Result<[Side; 2]> {
+    meet(world, alice, true, sam).await
+}
+
 impl Conversation {
     /// Sam is masked. Alice is too, or has no handle at all.
     pub async fn begin(alice_is_masked: bool) -> Result<Self> {
         let world = World::start(Options::default(), options()).await?;
-        let (alice, alices_control) = if alice_is_masked {
-            let (alice, control) = masked(&world, "alice").await?;
-            (alice, Some(control))
-        } else {
-            (Person::register(&world.fake, "alice").await?, None)
-        };
-        let (sam, sams_control) = masked(&world, "sam").await?;
-        let sams_ghost = world.ghost("sam")?;
-        let room = alice.starts_chat(&[&sams_ghost]).await?;
-        alice.says(&room, "hello from behind a mask").await?;
-        let known = sam.log().invites().len();
-        let invite = sam.until("an invite into a portal", |log| {
-            log.invites().into_iter().nth(known)
-        });
-        let invite = invite.await?;
-        ensure!(invite.encrypted && invite.is_direct, "{invite:#?}");
-        sam.joins(&invite.room).await?;
-        let hello = |seen: &Seen| seen.text() == Some("hello from behind a mask");
-        let seen = sam.sees(&invite.room, "the first message", hello).await?;
-        ensure!(seen.sender == invite.sender && seen.sender != alice.user_id);
-        Ok(Self {
-            alice: Side {
-                person: alice,
-                control: alices_control,
-                room,
-                ghost: sams_ghost,
-            },
-            sam: Side {
-                person: sam,
-                control: Some(sams_control),
-                room: invite.room,
-                ghost: seen.sender,
-            },
-            world,
-        })
+        let [alice, sam] = meet(&world, "alice", alice_is_masked, "sam").await?;
+        Ok(Self { world, alice, sam })
     }
 
     /// How much there is in both rooms: it rises with each message said and with each carried.

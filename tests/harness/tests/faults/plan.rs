@@ -22,6 +22,11 @@ impl Plan {
     pub fn new() -> Self {
         let seed = number("STONECHAT_SEED", rand::random_range(0..1_000_000));
         println!("STONECHAT_SEED={seed} repeats the choices of this run");
+        Self::of(seed)
+    }
+
+    /// The plan of a seed that is printed elsewhere.
+    pub fn of(seed: u64) -> Self {
         Self {
             seed,
             rng: StdRng::seed_from_u64(seed),
