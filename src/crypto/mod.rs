@@ -61,6 +61,8 @@ pub use decrypt::Decrypted;
 pub use device_lists::SIGNED_DEVICES_MAX;
 pub use encrypt::EncryptTo;
 pub use error::{CryptoError, DecryptError, Distrust, EncryptError};
+#[cfg(test)]
+pub(crate) use lenient::parse_leniently;
 pub use machines::{MachineSettings, Machines};
 pub use record::{GhostKind, ready_devices};
 pub use rotate_device::DeviceRotation;

@@ -7,7 +7,7 @@ use ruma::{
     EventId, OwnedEventId, OwnedUserId, RoomId, UserId, event_id, room_id, server_name, user_id,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, value::RawValue};
+use serde_json::{Value, value::RawValue};
 
 use super::{
     changes::{changes, printable},
@@ -16,6 +16,7 @@ use super::{
 use crate::{
     bot,
     conversation::{EventKind, Notice},
+    crypto::parse_leniently,
     directory::{Directory, DirectorySettings},
     engine::{
         conversations::inputs::event_kind, event::RoomEvent, introductions::inputs::message_kind,
@@ -191,6 +192,10 @@ fn in_clear(event: &RoomEvent) -> Option<String> {
         Some(EventKind::Forwardable) => "carried".to_owned(),
         Some(EventKind::Redaction { of }) => format!("the copy of {of} is deleted"),
         Some(EventKind::MatrixRtc) => format!("told: {}", Notice::MatrixRtc.text()),
+        Some(EventKind::RoomOnly) => format!("told: {}", Notice::RoomOnly.text()),
+        Some(EventKind::Verification { .. }) => {
+            format!("declined, and told: {}", Notice::Verification.text())
+        }
         Some(EventKind::RoomInfo) => "names are compared".to_owned(),
         None => "nothing".to_owned(),
     })
@@ -207,14 +212,14 @@ fn decrypted(json: &str) -> Option<(String, Value)> {
     let plain: Plain = serde_json::from_str(json).ok()?;
     let content = plain.content.get();
     let payload = format!("{{\"type\":{:?},\"content\":{content}}}", "m.x");
-    let payload: Map<String, Value> = serde_json::from_str(&payload).ok()?;
+    let payload = parse_leniently(&payload).ok()?;
     Some((plain.kind, payload.get("content")?.clone()))
 }
 
 impl Ways {
     /// What becomes of a payload that the crypto stack does not read.
     fn unreadable() -> Self {
-        let unread = || Outcome::Words("not decrypted, and nobody is told".to_owned());
+        let unread = || Outcome::Words("not understood, and the sender is told".to_owned());
         Self {
             masked: unread(),
             open: unread(),
@@ -413,6 +418,7 @@ async fn bot_answer(kind: &str, content: &Value) -> Option<String> {
         content,
         sent_at: NOW,
         now: NOW,
+        greeted_at: None,
     };
     let mut tx = directory.begin().await;
     let mut rng = StdRng::seed_from_u64(7);
