@@ -26,6 +26,7 @@ use super::{
     answer::AnswerStream,
     bounds::DeadLetter,
     json_stream::{JsonStream, Match, Selector},
+    upload_limit::UploadLimit,
     users_there::UsersThere,
 };
 
@@ -111,13 +112,6 @@ struct Inner {
     dead_letters: Mutex<Vec<DeadLetter>>,
     upload_limit: Mutex<Option<UploadLimit>>,
     users_there: UsersThere,
-}
-
-/// The homeserver's limit of the size of a file in bytes, if it has one, and when we asked for it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct UploadLimit {
-    pub(super) asked: Instant,
-    pub(super) bytes: Option<u64>,
 }
 
 /// How long the homeserver has to show that it answers.

@@ -20,9 +20,8 @@ use tokio::{
 };
 
 use super::{
-    Actor, Homeserver, MatrixError,
-    answer::AnswerStream,
-    homeserver::{UploadLimit, parse_json},
+    Actor, Homeserver, MatrixError, answer::AnswerStream, homeserver::parse_json,
+    upload_limit::UploadLimit,
 };
 
 /// How long the homeserver may take until it begins to send a file, which it may have to fetch from

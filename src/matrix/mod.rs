@@ -29,6 +29,7 @@ mod rooms;
 mod sync;
 mod timeline;
 pub mod transaction;
+mod upload_limit;
 mod users;
 mod users_there;
 

@@ -102,7 +102,7 @@ fn privacy_text(strict: bool, module_loaded: bool) -> &'static str {
 }
 
 /// Returns how to turn somebody away. Without the module the invites come from the ghost, and
-/// clients offer to block whoever invites.
+/// clients offer to block the inviter.
 pub(super) fn decline_text(ghost: &UserId, module_loaded: bool) -> NoticeText {
     if module_loaded {
         return NoticeText::default();

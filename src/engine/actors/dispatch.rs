@@ -63,11 +63,7 @@ impl Room {
                 ghost,
                 accepted,
                 masked,
-            } => {
-                let answered = Input::Answered { accepted, masked };
-                let effects = self.apply_to_introduction(&ghost, &answered);
-                self.commit(batch, effects)
-            }
+            } => self.answer_introduction(&ghost, Input::Answered { accepted, masked }, batch),
             InboxItem::ConversationJoined {
                 conversation,
                 ghosts,
@@ -93,6 +89,16 @@ impl Room {
                 self.notify(person, notice, source, batch).await
             }
         }
+    }
+
+    fn answer_introduction(
+        &mut self,
+        ghost: &Ghost,
+        answer: Input,
+        batch: Batch,
+    ) -> Result<(), EngineError> {
+        let effects = self.apply_to_introduction(ghost, &answer);
+        self.commit(batch, effects)
     }
 
     /// Handles an event after those that may have been lost before it.

@@ -6,6 +6,7 @@ pub(in crate::engine) mod effects;
 #[cfg(test)]
 mod handle_tests;
 pub(in crate::engine) mod inputs;
+pub(in crate::engine) mod invites;
 pub(in crate::engine) mod missed;
 pub(in crate::engine) mod passing_on;
 #[cfg(test)]

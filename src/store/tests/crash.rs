@@ -61,7 +61,7 @@ fn child(name: &str, folder: &Path, before: &str) -> Child {
         .args(["--ignored", "--nocapture", "--test-threads=1"])
         .env(FOLDER, folder)
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+        .stderr(Stdio::inherit())
         .spawn()
         .unwrap()
 }
