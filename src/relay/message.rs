@@ -96,11 +96,10 @@ fn body(scrub: &Scrubber<'_>, content: &Map<String, Value>, may_quote: bool) -> 
     for (key, html) in html {
         match html {
             // Clients that prefer HTML would show an empty message.
-            Some(html) if html.is_blank && has_text => {
-                if key == "formatted_body" {
-                    out.remove("format");
-                }
+            Some(html) if html.is_blank && has_text && key == "formatted_body" => {
+                out.remove("format");
             }
+            Some(html) if html.is_blank && has_text => {}
             Some(html) => {
                 out.insert(key, Value::String(html.html));
             }

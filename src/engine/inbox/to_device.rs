@@ -339,8 +339,8 @@ mod tests {
         let received = Mutex::new(Vec::new());
         let counts = Mutex::new(0);
         let receive = async |incoming: IncomingCrypto| {
-            let bad = |message: &Box<RawValue>| message.get() == "7";
-            if incoming.to_device.iter().any(bad) {
+            let bad = |message: &RawValue| message.get() == "7";
+            if incoming.to_device.iter().any(|message| bad(message)) {
                 return Err(CryptoError::Olm("it cannot be received".to_owned()));
             }
             *counts.lock().unwrap() += usize::from(incoming.otk_counts.is_some());
