@@ -15,6 +15,7 @@ use crate::{
     engine::{
         Engine, EngineError,
         control_room::ControlPhase,
+        conversations::redactions::WaitingRedactions,
         places::Place,
         records::{
             ActiveRoomsByGhost, Conversations, InboxItem, Outbox, OutboxItem, QueuedEffect,
@@ -74,6 +75,8 @@ pub(super) struct Room {
     /// Upper bound of the numbers of inbox items that arrived before the history was last read up
     /// to the newest event.
     pub read_until: u64,
+    /// The deletions among what waits here.
+    pub waiting_redactions: WaitingRedactions,
     /// The room's place among the introductions that go on at the same time.
     pub place: Option<Place>,
     /// The record as it is in the store, if this actor has written it.
@@ -167,6 +170,7 @@ impl Room {
             current_effect: 0,
             behind: None,
             read_until: 0,
+            waiting_redactions: WaitingRedactions::default(),
             written: None,
             replayable: ReplayableEffects::default(),
             uploaded: Default::default(),
