@@ -70,6 +70,9 @@ pub(super) struct Room {
     pub due_since: Timestamp,
     /// The number of the current effect.
     pub current_effect: u64,
+    /// The number up to which effects may have been sent already, without it being known: those from
+    /// before a restart, and one whose answer did not come.
+    pub maybe_sent_until: u64,
     /// The effect that waits for other rooms' outboxes, and the highest number that it waits for.
     pub behind: Option<(u64, u64)>,
     /// Upper bound of the numbers of inbox items that arrived before the history was last read up
@@ -159,10 +162,12 @@ fn is_at_work(introduction: &Introduction) -> bool {
 impl Room {
     pub(in crate::engine) fn load(engine: Engine, id: OwnedRoomId) -> Result<Self, EngineError> {
         let record = engine.store().get::<Rooms>(&id)?.unwrap_or_default();
+        let maybe_sent_until = engine.next();
         Ok(Self {
             engine,
             id,
             record,
+            maybe_sent_until,
             failures: 0,
             failing: None,
             due_since: Timestamp(u64::MAX),

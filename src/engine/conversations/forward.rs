@@ -145,7 +145,11 @@ impl Room {
         };
         let sent = self
             .send_forwarded(conversation, sender, route, &outgoing)
-            .await?;
+            .await;
+        if !matches!(sent, Ok(_) | Err(EngineError::Encrypt(_))) {
+            self.maybe_sent_until = self.maybe_sent_until.max(self.current_effect);
+        }
+        let sent = sent?;
         note(
             batch,
             (&self.id, event),

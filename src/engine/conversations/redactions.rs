@@ -104,8 +104,10 @@ fn each_after<T: Table<Key = (OwnedRoomId, u64)>>(
 }
 
 impl Room {
-    /// Returns whether an event, or the one that it edits, has been deleted since it arrived. Looks
-    /// only for events that were held up: their deletion waits behind them.
+    /// Returns whether an event, or the one that it edits, has been deleted since it arrived, and was
+    /// certainly not sent. Looks only for events that were held up: their deletion waits behind
+    /// them. What may have been sent is sent again, which changes nothing there, so that its copy is
+    /// known and can be deleted.
     pub(in crate::engine) fn was_redacted(
         &self,
         conversation: &Conversation,
@@ -113,8 +115,10 @@ impl Room {
         content: Option<&Value>,
         route: &Route,
     ) -> Result<bool, EngineError> {
-        let store = self.engine.store();
-        let seen = store.get::<Seen>(event)?;
+        if self.current_effect <= self.maybe_sent_until {
+            return Ok(false);
+        }
+        let seen = self.engine.store().get::<Seen>(event)?;
         let arrived = seen.map_or(self.due_since, |seen| seen.at);
         if self.engine.now().since(arrived) < ON_ITS_WAY && self.failing.is_none() {
             return Ok(false);
