@@ -15,12 +15,12 @@ use crate::{
     engine::{
         Engine, EngineError,
         control_room::ControlPhase,
-        conversations::redactions::WaitingRedactions,
         places::Place,
         records::{
             ActiveRoomsByGhost, Conversations, InboxItem, Outbox, OutboxItem, QueuedEffect,
             RoomRecord, Rooms,
         },
+        waiting_redactions::WaitingRedactions,
     },
     ids::Ghost,
     introduction::{Introduction, Phase},

@@ -1,0 +1,128 @@
+//! The deletions among what waits in a room, so that what was deleted before it was sent is not
+//! sent.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
+
+use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedUserId};
+
+use crate::{
+    conversation::Effect,
+    engine::{
+        event::RoomEvent,
+        records::{Inbox, InboxItem, Outbox, QueuedEffect},
+    },
+    store::{Store, StoreError, Table, prefix},
+};
+
+/// Maximum number of deleted events that are remembered in a room. If there are more, an event may
+/// be sent and deleted after that.
+const REDACTED_MAX: usize = 10_000;
+/// Maximum number of records that are read at once.
+const PAGE_RECORDS: usize = 256;
+
+/// The deletions among what waits in a room. Each record is looked at once.
+#[derive(Default)]
+pub(in crate::engine) struct WaitingRedactions(Mutex<DeletedEvents>);
+
+#[derive(Default)]
+struct DeletedEvents {
+    /// The numbers of the records that were looked at last.
+    outbox: u64,
+    inbox: u64,
+    /// Who deletes an event.
+    by: HashMap<OwnedEventId, Vec<By>>,
+}
+
+#[derive(Debug)]
+pub(in crate::engine) enum By {
+    /// A participant of the conversation.
+    Person(usize),
+    /// A user whose deletion is not handled yet.
+    User(OwnedUserId),
+}
+
+impl DeletedEvents {
+    fn add(&mut self, of: OwnedEventId, by: By) {
+        if self.by.len() >= REDACTED_MAX {
+            self.by.clear();
+        }
+        self.by.entry(of).or_default().push(by);
+    }
+
+    /// Looks at what has come since the last time.
+    fn update(&mut self, store: &Store, room: &OwnedRoomId) -> Result<(), StoreError> {
+        each_after::<Outbox>(store, room, self.outbox, |number, due| {
+            self.outbox = number;
+            if let QueuedEffect::Conversation {
+                effect: Effect::RedactCopy { of, sender, .. },
+                ..
+            } = due.what
+            {
+                self.add(of, By::Person(sender));
+            }
+        })?;
+        each_after::<Inbox>(store, room, self.inbox, |number, item| {
+            self.inbox = number;
+            if let Some((of, by)) = redaction(&item) {
+                self.add(of, By::User(by));
+            }
+        })
+    }
+}
+
+/// Passes the records of a room after this number to `visit`.
+fn each_after<T: Table<Key = (OwnedRoomId, u64)>>(
+    store: &Store,
+    room: &OwnedRoomId,
+    mut after: u64,
+    mut visit: impl FnMut(u64, T::Value),
+) -> Result<(), StoreError> {
+    let prefix = prefix(room);
+    loop {
+        let from = (room.clone(), after);
+        let page = store.scan::<T>(&prefix, Some(&from), PAGE_RECORDS)?;
+        let is_last = page.len() < PAGE_RECORDS;
+        for ((_, number), record) in page {
+            after = number;
+            visit(number, record);
+        }
+        if is_last {
+            return Ok(());
+        }
+    }
+}
+
+impl WaitingRedactions {
+    /// Looks at what has come since the last time.
+    pub(in crate::engine) fn update(
+        &self,
+        store: &Store,
+        room: &OwnedRoomId,
+    ) -> Result<(), StoreError> {
+        let mut found = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        found.update(store, room)
+    }
+
+    /// Returns whether somebody who may do so deletes this event.
+    pub(in crate::engine) fn has(&self, of: &EventId, may: impl Fn(&By) -> bool) -> bool {
+        let found = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        found.by.get(of).is_some_and(|by| by.iter().any(may))
+    }
+}
+
+/// Returns the event that an arrival redacts, and who redacts it.
+fn redaction(arrived: &InboxItem) -> Option<(OwnedEventId, OwnedUserId)> {
+    let (InboxItem::Event(json) | InboxItem::AfterGap(json)) = arrived else {
+        return None;
+    };
+    // Most are encrypted, and need not be parsed.
+    if !json.contains("m.room.redaction") {
+        return None;
+    }
+    let event = RoomEvent::parse(json, None)?;
+    let redacts = event.redacts.filter(|_| event.kind == "m.room.redaction")?;
+    Some((redacts, event.sender))
+}
