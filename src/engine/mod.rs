@@ -23,9 +23,10 @@
 //!
 //! Alice writes to a masked handle, and the conversation exists:
 //!
-//! 1. [`crate::server`] reads the body as it comes and hands each part to [`Engine::transaction`]
-//!    (`server/transactions.rs`, `server/engine.rs`). `inbox::accept`: `accept_transaction` writes
-//!    the event to the inbox, and the transaction is acknowledged when it is durable.
+//! 1. [`crate::server`] reads the body as it comes and hands each part to
+//!    [`Engine::accept_transaction`] (`server/transactions.rs`, `server/engine.rs`).
+//!    `inbox::accept`: `write_to_inbox` writes the event to the inbox, and the transaction is
+//!    acknowledged when it is durable.
 //! 2. `bells`: `wake` rings the room, and `actors::registry` starts its actor if it has none;
 //!    `actors::actor`: `step` takes the event.
 //! 3. `conversations::batch`: `handle_messages` takes the messages and reactions that wait together.
@@ -339,9 +340,9 @@ impl Engine {
 
     /// Accepts a transaction: its items are durable when this returns. Receipts and typing are
     /// forwarded separately; nobody waits for them.
-    pub async fn transaction(&self, mut body: Transaction) -> Result<(), EngineError> {
+    pub async fn accept_transaction(&self, mut body: Transaction) -> Result<(), EngineError> {
         let ephemeral = std::mem::take(&mut body.ephemeral);
-        self.accept_transaction(body).await?;
+        self.write_to_inbox(body).await?;
         if !ephemeral.is_empty() && self.0.started.load(Ordering::Acquire) {
             self.forward_ephemeral(ephemeral);
         }

@@ -77,7 +77,7 @@ async fn push_invites(engine: &Engine, fake: &FakeHomeserver, invites: &[Value])
 async fn push(engine: &Engine, events: &[Value]) {
     let body = json!({ "events": events }).to_string();
     let transaction = Transaction::parse(body.as_bytes()).unwrap();
-    engine.transaction(transaction).await.unwrap();
+    engine.accept_transaction(transaction).await.unwrap();
 }
 
 /// Two invites each by people of ten servers that never answer.

@@ -41,7 +41,7 @@ impl Appservice for Engine {
         _txn_id: &str,
         body: Transaction,
     ) -> Result<(), AppserviceError> {
-        Engine::transaction(self, body)
+        Engine::accept_transaction(self, body)
             .await
             .map_err(|error| match error {
                 EngineError::Stopping => AppserviceError::ShuttingDown,

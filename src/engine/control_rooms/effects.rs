@@ -10,7 +10,10 @@ use crate::{
         EngineError,
         control_room::{ControlEffect, ControlPhase, Occasion},
         ghosts::is_foreign,
-        messaging::send::{Outgoing, Recipients},
+        messaging::{
+            notice,
+            send::{Outgoing, Recipients},
+        },
         records::{ControlRooms, OwedGhosts, PendingNotices, QueuedEffect, RetainedEvents},
         room::Room,
     },
@@ -207,22 +210,15 @@ impl Room {
     /// meantime. Clients notify of news, which is text that mentions the person, and not of notices.
     pub(in crate::engine) async fn send_as_bot(
         &self,
-        notice: &NoticeText,
+        text: &NoticeText,
         source: &str,
         occasion: Occasion,
     ) -> Result<OwnedEventId, EngineError> {
         let bot = self.engine.settings().bot.clone();
-        let (kind, mentions) = match occasion {
-            Occasion::Answer => ("m.notice", json!({})),
-            Occasion::News => ("m.text", json!({ "user_ids": [self.person_here()?] })),
+        let content = match occasion {
+            Occasion::Answer => notice::notice(text),
+            Occasion::News => notice::news(text, &self.person_here()?),
         };
-        let content = json!({
-            "msgtype": kind,
-            "body": notice.plain,
-            "format": "org.matrix.custom.html",
-            "formatted_body": notice.html,
-            "m.mentions": mentions,
-        });
         self.send(Outgoing {
             sender: &bot,
             event_type: "m.room.message",

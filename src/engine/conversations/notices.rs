@@ -1,13 +1,14 @@
 //! Notices of the service in the rooms of a conversation, sent by the ghosts that are there.
 
-use serde_json::json;
-
 use crate::{
     conversation::{Conversation, Notice, RoomRole},
     engine::{
         EngineError,
         conversations::forward::only_reader,
-        messaging::send::{Outgoing, Recipients},
+        messaging::{
+            notice::plain_notice,
+            send::{Outgoing, Recipients},
+        },
         room::Room,
     },
     ids::Ghost,
@@ -24,11 +25,7 @@ impl Room {
         let Some(ghost) = self.speaker(conversation, role, notice) else {
             return Ok(());
         };
-        let content = json!({
-            "msgtype": "m.notice",
-            "body": notice.text(),
-            "m.mentions": {},
-        });
+        let content = plain_notice(&notice.text());
         let cause = format!("{} {cause}", conversation.id);
         let sent = self.send(Outgoing {
             sender: &ghost,

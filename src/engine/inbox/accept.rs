@@ -92,12 +92,12 @@ impl InboxWrites {
 }
 
 impl Engine {
-    /// Accepts a transaction. When this returns, everything in it is durable.
+    /// Writes what came in a transaction to the inbox. When this returns, all of it is durable.
     ///
     /// Transaction ids cannot be used to find repeats, because they start again when the homeserver
     /// restarts. Events are recognised by their id, to-device messages by a digest; a transaction
     /// that comes twice, even twice at once, is accepted once.
-    pub(in crate::engine) async fn accept_transaction(
+    pub(in crate::engine) async fn write_to_inbox(
         &self,
         body: Transaction,
     ) -> Result<(), EngineError> {

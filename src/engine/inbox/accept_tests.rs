@@ -40,11 +40,17 @@ fn taken(store: &Store) -> usize {
 async fn a_transaction_that_comes_again_is_taken_in_once() {
     let TestEngine { engine, store, .. } = testing::engine().build().await;
     let events = [event("$one"), event("$two")];
-    engine.transaction(transaction(&events)).await.unwrap();
-    engine.transaction(transaction(&events)).await.unwrap();
+    engine
+        .accept_transaction(transaction(&events))
+        .await
+        .unwrap();
+    engine
+        .accept_transaction(transaction(&events))
+        .await
+        .unwrap();
     assert_eq!(taken(&store), 2);
     let more = [event("$two"), event("$three"), event("$three")];
-    engine.transaction(transaction(&more)).await.unwrap();
+    engine.accept_transaction(transaction(&more)).await.unwrap();
     assert_eq!(taken(&store), 3);
 }
 
@@ -55,7 +61,7 @@ async fn a_transaction_that_comes_twice_at_the_same_time_is_taken_in_once() {
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..8 {
         let (engine, body) = (engine.clone(), transaction(&events));
-        tasks.spawn(async move { engine.transaction(body).await });
+        tasks.spawn(async move { engine.accept_transaction(body).await });
     }
     while let Some(taken) = tasks.join_next().await {
         taken.unwrap().unwrap();
@@ -96,7 +102,10 @@ async fn what_we_have_said_ourselves_is_answered_two_milliseconds_apart() {
     for n in 0..50 {
         let mut own = event(&format!("$own{n}"));
         own["sender"] = json!("@_dm_sam:hs.test");
-        engine.transaction(transaction(&[own])).await.unwrap();
+        engine
+            .accept_transaction(transaction(&[own]))
+            .await
+            .unwrap();
     }
     assert!(began.elapsed() >= Duration::from_millis(49 * 2));
 }
@@ -111,7 +120,10 @@ async fn what_cannot_be_read_is_set_aside_and_the_rest_goes_on() {
         json!({ "type": "m.room.encrypted", "event_id": "$y", "sender": "@a:b", "content": {} }),
         event("$good"),
     ];
-    engine.transaction(transaction(&rubbish)).await.unwrap();
+    engine
+        .accept_transaction(transaction(&rubbish))
+        .await
+        .unwrap();
     assert_eq!(taken(&store), 1);
     assert_eq!(store.scan::<DeadLetters>(&[], None, 100).unwrap().len(), 4);
     let counts = count_dead_letters(&store).unwrap();
@@ -149,17 +161,20 @@ async fn what_arrived_is_known_for_a_week_and_then_forgotten() {
     batch.put::<SeenByTime2>(&(at, id("$old")), &()).unwrap();
     store.apply(batch).unwrap();
     let events = [event("$one"), event("$two"), event("$three")];
-    engine.transaction(transaction(&events)).await.unwrap();
+    engine
+        .accept_transaction(transaction(&events))
+        .await
+        .unwrap();
     // What a long gap in a room brings at once.
     let many: Vec<Value> = (0..3000).map(|n| event(&format!("$gap{n}"))).collect();
-    engine.transaction(transaction(&many)).await.unwrap();
+    engine.accept_transaction(transaction(&many)).await.unwrap();
     for ((_, first), more) in store.scan::<SeenByTime>(&[], None, 100).unwrap() {
         let names = more.unwrap_or_default().len();
         assert!(names < 100, "{first} names {names} more");
     }
     clock.advance(Duration::from_secs(24 * 60 * 60));
     engine
-        .transaction(transaction(&[event("$younger")]))
+        .accept_transaction(transaction(&[event("$younger")]))
         .await
         .unwrap();
 
@@ -202,7 +217,10 @@ async fn an_invite_with_any_amount_of_stripped_state_stops_nothing() {
     for (at, kib) in [4, 400, 600, 1500, 6000].into_iter().enumerate() {
         let (big, beside) = (format!("$big{at}"), format!("$beside{at}"));
         let events = [event(&beside), invite(&big, kib << 10)];
-        engine.transaction(transaction(&events)).await.unwrap();
+        engine
+            .accept_transaction(transaction(&events))
+            .await
+            .unwrap();
         let seen = |id: &str| store.contains::<Seen>(&id.try_into().unwrap()).unwrap();
         assert!(seen(&beside), "{kib} KiB");
         // Above 4 MiB even its reduction is not tried.
@@ -228,7 +246,7 @@ async fn a_message_to_a_device_that_is_too_large_is_counted_and_the_rest_goes_on
     let body = json!({"events": [event("$good")],
         "to_device": [message(10), message(1 << 20), message(5 << 20), message(20)]});
     let body = Transaction::parse(body.to_string().as_bytes()).unwrap();
-    engine.transaction(body).await.unwrap();
+    engine.accept_transaction(body).await.unwrap();
     assert_eq!(taken(&store), 1);
     assert_eq!(store.scan::<ToDevice>(&[], None, 9).unwrap().len(), 2);
     let counts = count_dead_letters(&store).unwrap();
@@ -260,11 +278,11 @@ async fn the_parts_of_a_large_transaction_wake_their_rooms_with_the_last() {
     let TestEngine { engine, store, .. } = testing::engine().build().await;
     let mut part = transaction(&[event("$one")]);
     part.more = true;
-    engine.transaction(part).await.unwrap();
+    engine.accept_transaction(part).await.unwrap();
     assert_eq!(taken(&store), 1);
     assert_eq!(*engine.0.held_rooms.lock().await, [room()]);
     engine
-        .transaction(transaction(&[event("$two")]))
+        .accept_transaction(transaction(&[event("$two")]))
         .await
         .unwrap();
     assert_eq!(taken(&store), 2);
@@ -275,7 +293,7 @@ async fn the_parts_of_a_large_transaction_wake_their_rooms_with_the_last() {
 async fn what_was_set_aside_marks_its_room_for_backfill() {
     let engine = testing::engine().build().await.engine;
     engine
-        .transaction(transaction(&[event("$one")]))
+        .accept_transaction(transaction(&[event("$one")]))
         .await
         .unwrap();
     let is_checked = || {
@@ -289,7 +307,10 @@ async fn what_was_set_aside_marks_its_room_for_backfill() {
     assert!(is_checked());
     let mut large = event("$large");
     large["content"]["body"] = json!("x".repeat(200_000));
-    engine.transaction(transaction(&[large])).await.unwrap();
+    engine
+        .accept_transaction(transaction(&[large]))
+        .await
+        .unwrap();
     assert!(
         !is_checked(),
         "its next event is preceded by a look at its history"
@@ -300,8 +321,14 @@ async fn what_was_set_aside_marks_its_room_for_backfill() {
 async fn only_the_newest_thousand_dead_letters_are_kept() {
     let TestEngine { engine, store, .. } = testing::engine().build().await;
     let rubbish: Vec<Value> = (0..1500).map(|n| json!({"odd": n})).collect();
-    engine.transaction(transaction(&rubbish)).await.unwrap();
-    engine.transaction(transaction(&rubbish)).await.unwrap();
+    engine
+        .accept_transaction(transaction(&rubbish))
+        .await
+        .unwrap();
+    engine
+        .accept_transaction(transaction(&rubbish))
+        .await
+        .unwrap();
     let counts = count_dead_letters(&store).unwrap();
     assert_eq!(counts, [("event_malformed".to_owned(), 3000)].into());
     assert_eq!(

@@ -214,7 +214,10 @@ async fn accept(engine: &Engine, body: &str, piece: usize) {
     }
     parts.push(reader.finish().expect("JSON is never refused"));
     for part in parts {
-        engine.transaction(part).await.expect("it is accepted");
+        engine
+            .accept_transaction(part)
+            .await
+            .expect("it is accepted");
     }
 }
 

@@ -106,7 +106,7 @@ impl House {
     async fn push(&self, messages: Vec<Value>) {
         let body = json!({"events": [], "de.sorunome.msc2409.to_device": messages});
         let body = Transaction::parse(body.to_string().as_bytes()).unwrap();
-        self.engine.transaction(body).await.unwrap();
+        self.engine.accept_transaction(body).await.unwrap();
     }
 
     async fn reads(&self, ghost: &OwnedUserId, room: &RoomId, event: &RawValue) {
@@ -247,7 +247,7 @@ async fn names_that_nobody_holds_leave_nothing_behind() {
         });
         let body = json!({"events": invites.collect::<Vec<_>>()});
         let body = Transaction::parse(body.to_string().as_bytes()).unwrap();
-        house.engine.transaction(body).await.unwrap();
+        house.engine.accept_transaction(body).await.unwrap();
         rooms.extend(
             (first..first + 100).map(|n| format!("!made{n}:evil.test").try_into().unwrap()),
         );
@@ -348,6 +348,6 @@ async fn a_key_that_is_pushed_before_its_invite_is_there_for_the_message() {
     let invite = EventFactory::room(room).member(sam.as_str(), "invite");
     let body = json!({"events": [invite]});
     let body = Transaction::parse(body.to_string().as_bytes()).unwrap();
-    house.engine.transaction(body).await.unwrap();
+    house.engine.accept_transaction(body).await.unwrap();
     house.reads(&sam, room, &line).await;
 }

@@ -8,7 +8,10 @@ use crate::{
     directory::Mode,
     engine::{
         EngineError,
-        messaging::send::{Outgoing, Recipients},
+        messaging::{
+            notice::plain_notice,
+            send::{Outgoing, Recipients},
+        },
         records::{QueuedEffect, QuotedEvents, RetainedEvents},
         room::Room,
     },
@@ -280,11 +283,7 @@ impl Room {
         notice: &IntroductionNotice,
         reply_to: Option<&OwnedEventId>,
     ) -> Result<(), EngineError> {
-        let mut content = json!({
-            "msgtype": "m.notice",
-            "body": notice.plain(introduction.handle()),
-            "m.mentions": {},
-        });
+        let mut content = plain_notice(&notice.plain(introduction.handle()));
         let mut cause = notice.id();
         if let Some(event) = reply_to {
             content["m.relates_to"] = json!({ "m.in_reply_to": { "event_id": event } });

@@ -3,6 +3,7 @@
 pub(in crate::engine) mod decrypt;
 pub(in crate::engine) mod media;
 pub(in crate::engine) mod membership;
+pub(in crate::engine) mod notice;
 pub(in crate::engine) mod room_cache;
 pub(in crate::engine) mod send;
 #[cfg(test)]

@@ -150,7 +150,7 @@ impl Talk {
     async fn receive(&mut self, events: &[Value]) {
         let body = json!({ "events": events }).to_string();
         let body = Transaction::parse(body.as_bytes()).unwrap();
-        self.engine.transaction(body).await.unwrap();
+        self.engine.accept_transaction(body).await.unwrap();
         let arrived = self.store.scan::<Inbox>(&prefix(&origin()), None, 1000);
         for ((_, number), item) in arrived.unwrap() {
             self.actor.room.dispatch(number, item).await.unwrap();

@@ -312,7 +312,7 @@ impl TwoPeople {
         }
         let body = json!({"events": events, "de.sorunome.msc2409.to_device": messages});
         let body = Transaction::parse(body.to_string().as_bytes()).unwrap();
-        engine.transaction(body).await.unwrap();
+        engine.accept_transaction(body).await.unwrap();
         engine.process_to_device().await;
     }
 

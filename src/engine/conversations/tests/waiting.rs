@@ -22,7 +22,7 @@ async fn a_ghost_that_waits_for_a_slow_server_keeps_nobody_waiting() {
     let body = Transaction::parse(body.to_string().as_bytes()).unwrap();
     let ghost = sam();
     let drained = machines.while_requests_wait(&ghost, async {
-        it.engine.transaction(body).await.unwrap();
+        it.engine.accept_transaction(body).await.unwrap();
         let drained = it.engine.process_to_device();
         tokio::time::timeout(Duration::from_secs(10), drained).await
     });
