@@ -5,7 +5,7 @@ use std::path::Path;
 use url::Url;
 
 use super::{Config, ConfigError};
-use crate::handle::HANDLE_LENGTH_MAX;
+use crate::handle::{HANDLE_LENGTH_MAX, HANDLES_PER_ROOM_MAX};
 
 /// Checks the values of a configuration, in the order of the file.
 pub(super) fn check_config(path: &Path, config: &Config) -> Result<(), ConfigError> {
@@ -99,6 +99,14 @@ impl ConfigCheck<'_> {
             ("limits.unclaimed_per_day", limits.unclaimed_per_day),
         ] {
             self.at_least(key, value.into(), 1)?;
+        }
+        if limits.handles_per_room as usize > HANDLES_PER_ROOM_MAX {
+            // The module asks about no more than this many handles in one room.
+            self.refuse(
+                "limits.handles_per_room",
+                format!("{} is too many", limits.handles_per_room),
+                format!("use {HANDLES_PER_ROOM_MAX} or fewer"),
+            )?;
         }
         Ok(())
     }

@@ -58,7 +58,7 @@ pub(super) const OPTIONS: &[(&str, &str)] = &[
     ("limits", "How much one person or one server may ask of Stonechat."),
     ("limits.new_conversations_per_sender", "New conversations that one person may start in a day, over all handles."),
     ("limits.new_conversations_per_server", "New conversations that the people of one other homeserver may start in a day, together."),
-    ("limits.handles_per_room", "How many handles may be invited into a room while it is being created."),
+    ("limits.handles_per_room", "How many handles may be invited into a room while it is being created, 10 at most."),
     ("limits.claims_per_day", "How many handles one person may claim in a day."),
     ("limits.claims_per_server", "How many handles the people of one other homeserver may claim in a day, together."),
     ("limits.lookups_per_second", "Third-party lookups answered in a second, for everybody together. Further ones get an empty answer."),

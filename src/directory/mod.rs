@@ -77,9 +77,7 @@ pub use self::{
         Discoverable, FreezeReason, HandleRecord, HandleState, Mode, Others, Policy, Reach, Request,
     },
     request::REQUESTS_PER_HANDLE_MAX,
-    settings::{
-        Capabilities, DAY, DirectorySettings, HANDLES_PER_ROOM_MAX, PAIR_MEMORY, PAIR_RETRY,
-    },
+    settings::{Capabilities, DAY, DirectorySettings, PAIR_MEMORY, PAIR_RETRY},
     transaction::{DirectoryTransaction, OwnerNotice, WriteLock},
     usage::{Counted, Limit, Usage, host_of},
     verdict::{OpaqueReason, ReachQuery, Verdict},

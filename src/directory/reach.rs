@@ -1,18 +1,15 @@
 //! Whether somebody may reach the owner of a handle: the records that decide it, and the counting.
 
 use super::{
-    Counted, DAY, Directory, DirectoryError, DirectoryTransaction, HANDLES_PER_ROOM_MAX, Limit,
-    ReachQuery, Verdict,
+    Counted, DAY, Directory, DirectoryError, DirectoryTransaction, Limit, ReachQuery, Verdict,
     block::is_blocked,
     record::{HandleRecord, Others, Reach},
     request::{may_open, requests_of},
     tables::{Contacts, Handles, Owned},
     transaction::Read,
-    verdict::{OpaqueReason, ReachFacts, RefusalReason, decide},
+    verdict::{ReachFacts, decide},
 };
 use crate::{
-    clock::Timestamp,
-    handle::Handle,
     ids::Person,
     store::{self, StoreError},
 };
@@ -69,29 +66,6 @@ impl DirectoryTransaction<'_> {
         }
         facts.within_limits = self.count_all(self.directory.limits_of(query.asker), query.now)?;
         Ok((decide(query.asker, &facts), facts.within_limits))
-    }
-
-    /// Decides on all handles that somebody named for one room, each handle once. Handles beyond
-    /// the tenth get "not now" and are not counted.
-    pub fn decide_reach_in_room(
-        &mut self,
-        asker: &Person,
-        handles: &[Handle],
-        now: Timestamp,
-    ) -> Result<Vec<(Handle, Verdict)>, DirectoryError> {
-        let mut verdicts: Vec<(Handle, Verdict)> = Vec::new();
-        for handle in handles {
-            if verdicts.iter().any(|(seen, _)| seen == handle) {
-                continue;
-            }
-            let verdict = if verdicts.len() < HANDLES_PER_ROOM_MAX {
-                self.decide_reach(&ReachQuery { asker, handle, now })?
-            } else {
-                Verdict::NotNow(OpaqueReason::new(RefusalReason::TooManyHandles))
-            };
-            verdicts.push((handle.clone(), verdict));
-        }
-        Ok(verdicts)
     }
 }
 

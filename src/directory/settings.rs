@@ -9,10 +9,6 @@ use crate::handle::{HandleRules, ReservedNames};
 /// The time over which the limits hold.
 pub const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Maximum number of our handles that may be named while a room is created. The others get "not
-/// now".
-pub const HANDLES_PER_ROOM_MAX: usize = 10;
-
 /// How long the room of two people who were introduced is remembered.
 pub const PAIR_MEMORY: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 

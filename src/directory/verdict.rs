@@ -79,7 +79,6 @@ pub(super) enum RefusalReason {
     Limited,
     Frozen,
     NotOffered,
-    TooManyHandles,
 }
 
 impl OpaqueReason {
@@ -95,7 +94,6 @@ impl OpaqueReason {
             RefusalReason::Limited => "limited",
             RefusalReason::Frozen => "frozen",
             RefusalReason::NotOffered => "not_offered",
-            RefusalReason::TooManyHandles => "too_many_handles",
         }
     }
 }

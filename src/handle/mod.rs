@@ -48,6 +48,10 @@ pub const GHOST_PREFIX: &str = "_dm_";
 /// Maximum length of a handle under any rules. It keeps a ghost's Matrix ID far below 255 bytes.
 pub const HANDLE_LENGTH_MAX: usize = 64;
 
+/// Maximum number of handles that may be invited into a room while it is being created. The module
+/// in the homeserver has the same limit.
+pub const HANDLES_PER_ROOM_MAX: usize = 10;
+
 /// The rules for handles that are claimed here. Existing handles stay valid when they change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HandleRules {

@@ -42,7 +42,7 @@ impl Default for Rules {
             retry_owner: Duration::from_secs(60),
             retry_invite: Duration::from_secs(30),
             invite_owner_for: Duration::from_secs(10 * 60),
-            decline_after: Duration::from_millis(1500),
+            decline_after: Duration::from_secs(2),
             members_at_most: 50,
             pending_events_max: 100,
             ask_abroad_for: Duration::from_secs(15),

@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use super::{ApiError, App, Appservice, transactions::read_body};
-use crate::directory::HANDLES_PER_ROOM_MAX;
+use crate::handle::HANDLES_PER_ROOM_MAX;
 
 /// Maximum size of a body, in bytes: a thousand Matrix IDs with every character escaped.
 pub(super) const MODULE_BODY_BYTES_MAX: usize = 2 << 20;

@@ -175,33 +175,3 @@ async fn asking_for_a_link_costs_as_much_but_there_is_nothing_to_decline() {
     };
     assert_eq!(label(&tx.decide_reach(&query).unwrap()), "unclaimed");
 }
-
-#[tokio::test]
-async fn one_room_names_ten_handles_at_most_and_each_counts_once() {
-    let directory = directory_with(|settings| {
-        settings.handles_per_person = 20;
-        settings.claims_per_day = 20;
-        settings.new_conversations_per_sender = 10;
-    });
-    let mut handles = Vec::new();
-    for letter in "abcdefghjknp".chars() {
-        let name = format!("h{letter}x");
-        claim(&directory, sam(), &name, NOW).await.unwrap();
-        handles.push(handle(&name));
-        handles.push(handle(&name.to_uppercase()));
-    }
-    let verdicts = write(&directory, |tx| {
-        tx.decide_reach_in_room(alice(), &handles, NOW)
-    })
-    .await
-    .unwrap();
-    let labels: Vec<_> = verdicts.iter().map(|(_, verdict)| label(verdict)).collect();
-    assert_eq!(labels[..10], ["introduce"; 10]);
-    assert_eq!(labels[10..], ["too_many_handles"; 2]);
-    assert_eq!(verdicts[10].1, verdicts[11].1);
-    // They were ten conversations.
-    assert_eq!(
-        label(&reach(&directory, alice(), "hax", NOW).await),
-        "limited"
-    );
-}

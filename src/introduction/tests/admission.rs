@@ -18,7 +18,7 @@ fn people_who_may_not_reach_the_owner_are_declined_alike_after_the_same_delay() 
             admission,
         }));
         assert!(play.effects.is_empty());
-        play.after(1_499);
+        play.after(1_999);
         assert!(play.effects.is_empty());
         play.after(1);
         outcomes.push(play.effects.clone());
@@ -40,7 +40,7 @@ fn a_declined_invite_may_be_followed_by_an_accepted_one() {
         asker: alice(),
         admission: Admission::NotNow,
     }));
-    play.after(1_500);
+    play.after(2_000);
     play.carry_out(&view(&[]));
     play.feed(Input::Invited(Invite {
         asker: alice(),
