@@ -334,6 +334,33 @@ fn way_back(
     None
 }
 
+/// A newcomer follows these paths from file to file.
+#[test]
+fn the_paths_through_the_engine_name_functions_that_exist() {
+    let engine = root().join("src/engine");
+    let text = fs::read_to_string(engine.join("mod.rs")).unwrap();
+    let (_, text) = text.split_once("# The path of one message").unwrap();
+    let (text, _) = text.split_once("# What a crash does").unwrap();
+    let (mut source, mut at) = (String::new(), String::new());
+    let (mut functions, mut wrong) = (0, Vec::new());
+    for span in text.split('`').skip(1).step_by(2) {
+        let file = match span {
+            _ if span.contains("crate::") || span.starts_with("Engine::") => continue,
+            _ if span.ends_with(".rs") => root().join("src").join(span),
+            _ => engine.join(format!("{}.rs", span.replace("::", "/"))),
+        };
+        if file.is_file() {
+            (source, at) = (fs::read_to_string(file).unwrap(), span.to_owned());
+        } else if source.contains(&format!("fn {span}(")) {
+            functions += 1;
+        } else {
+            wrong.push(format!("`{span}` is neither a file nor a function of `{at}`"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(functions >= 15, "only {functions} functions were found");
+}
+
 #[test]
 fn a_type_has_its_methods_in_its_own_folder_and_its_name_for_itself() {
     let sources: Vec<_> = sources().into_iter().filter(|it| !it.is_test()).collect();

@@ -44,7 +44,7 @@
 //!
 //! The invite of an open handle's ghost, and later each message, takes the first two steps; then:
 //!
-//! 1. `actors::dispatch`: `handle_event`; `introductions::inputs`: `ghost_invited` asks the directory
+//! 1. `actors::dispatch`: `handle_event`; `introductions::invites`: `ghost_invited` asks the directory
 //!    (`introductions::admission`), and [`crate::introduction::decide`] decides.
 //! 2. `introductions::effects`: the ghost joins; `actors::backfill`: `backfill_for` reads what was
 //!    said since the invite; `introductions::effects`: the ghost looks at the room's state.
