@@ -196,7 +196,7 @@ impl Engine {
             drop(turn);
         });
         match tokio::time::timeout_at(deadline, answer).await {
-            Ok(Ok(outcome)) => Ok(outcome?),
+            Ok(Ok(outcome)) => Ok(outcome.map_err(MatrixError::of_other_server)?),
             Ok(Err(_)) => Err(EngineError::Stopping),
             Err(_) => Err(MatrixError::TimedOut.into()),
         }

@@ -12,7 +12,7 @@ use crate::{
     directory::ClaimedBy,
     engine::EngineSettings,
     handle::{Handle, HandleRules},
-    matrix::Transaction,
+    matrix::{Fate, Transaction},
     testing::{self, EventFactory, FakeHomeserver, TestEngine},
 };
 
@@ -208,4 +208,17 @@ async fn an_owner_whose_server_is_silent_holds_up_no_other_owner_in_the_room() {
         .await;
     assert_eq!(fake.membership(room, &kim), "join", "it goes on trying");
     engine.stop().await.unwrap();
+}
+
+/// Synapse passes on the error of another server, whatever that server wrote.
+#[tokio::test]
+async fn another_server_cannot_tell_us_to_try_without_end() {
+    let (engine, _fake) = running(|_| {}).await;
+    let limited = || MatrixError::RateLimited { retry_after: None };
+    let theirs = engine.ask(server("evil.org"), async move { Err::<(), _>(limited()) });
+    let theirs = theirs.await.unwrap_err();
+    assert_eq!(theirs.fate(), Fate::Failing);
+    assert!(!theirs.is_outage(), "it counts toward the deadline");
+    let ours = engine.ask(server("hs.test"), async move { Err::<(), _>(limited()) });
+    assert_eq!(ours.await.unwrap_err().fate(), Fate::Away);
 }

@@ -140,6 +140,21 @@ impl MatrixError {
         }
     }
 
+    /// Returns the error of a request for which the homeserver asked another server. Synapse passes
+    /// that server's errors on, so "wait" may be the other server's word, which counts as failing:
+    /// it must not make us try without end.
+    pub fn of_other_server(self) -> Self {
+        match self {
+            Self::RateLimited { retry_after } => Self::Failing {
+                status: StatusCode::TOO_MANY_REQUESTS,
+                errcode: Some("M_LIMIT_EXCEEDED".to_owned()),
+                message: "too many requests".to_owned(),
+                retry_after,
+            },
+            other => other,
+        }
+    }
+
     /// Returns `true` if the same request may succeed later without anybody changing anything.
     pub fn is_temporary(&self) -> bool {
         matches!(self.fate(), Fate::Away | Fate::Failing)

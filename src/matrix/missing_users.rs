@@ -1,7 +1,8 @@
 //! Tells the refusal of one request from a homeserver that does not have one of our users.
 //!
 //! Synapse answers both with 403 and `M_FORBIDDEN`. So after a refusal it is asked whether it has the
-//! user at all, at most once a minute for each.
+//! user at all, at most once a minute for each. It also passes on errors of other servers, so a
+//! missing device is believed only after a request that no other server takes part in.
 
 use http::StatusCode;
 
@@ -12,7 +13,18 @@ impl Homeserver {
     pub(super) async fn explain(&self, who: Actor<'_>, error: MatrixError) -> MatrixError {
         let user = who.user.to_owned();
         if who.device.is_some() && error.has_errcode("M_UNKNOWN_DEVICE") {
-            return MatrixError::NoSuchDevice { user };
+            // Another server can have answered so too, and making a device again costs keys.
+            return match self.whoami(who).await {
+                Err(answer) if answer.has_errcode("M_UNKNOWN_DEVICE") => {
+                    MatrixError::NoSuchDevice { user }
+                }
+                _ => MatrixError::Failing {
+                    status: StatusCode::BAD_REQUEST,
+                    errcode: Some("M_UNKNOWN_DEVICE".to_owned()),
+                    message: "no device of ours is missing".to_owned(),
+                    retry_after: None,
+                },
+            };
         }
         let forbidden = error.has_errcode("M_FORBIDDEN")
             && error.status() == Some(StatusCode::FORBIDDEN.as_u16());

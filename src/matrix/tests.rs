@@ -195,6 +195,27 @@ async fn a_name_is_set_only_when_it_changes() {
     assert_eq!(asked[2].3, r#"{"displayname":"Samantha"}"#);
 }
 
+/// Another server can answer a request that the homeserver passes on.
+#[tokio::test]
+async fn a_missing_device_is_believed_only_without_another_server() {
+    let unknown = r#"{"errcode":"M_UNKNOWN_DEVICE","error":"no such device"}"#;
+    let there = r#"{"user_id":"@_dm_sam:hs.test","device_id":"STONE"}"#;
+    for (status, whoami, is_missing) in
+        [(200, there, false), (400, unknown, true), (502, "", false)]
+    {
+        let answers = vec![
+            ("/whoami", status, whoami.to_owned()),
+            ("/m.room.member/", 400, unknown.to_owned()),
+        ];
+        let (hs, _) = homeserver(answers).await;
+        let (room, other) = (room_id!("!r:evil.org"), user_id!("@eve:evil.org"));
+        let asked = hs.invite_direct(ghost(), room, other, None).await;
+        let error = asked.unwrap_err();
+        assert_eq!(error.missing_user().is_some(), is_missing, "{error}");
+        assert_eq!(error.fate(), Fate::Failing, "{error}");
+    }
+}
+
 #[tokio::test]
 async fn a_direct_invite_is_a_member_event() {
     let (hs, script) =
