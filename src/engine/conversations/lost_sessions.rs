@@ -33,6 +33,11 @@ const NO_KEY_AGAIN: &str = "I couldn't decrypt your message, so I didn't pass it
 const SESSIONS_MAX: usize = 20;
 /// Maximum length of a session id; clients make 43 characters.
 const SESSION_ID_MAX: usize = 100;
+/// Maximum number of sessions of one person that may get lost in a room within [`RECENTLY`] before
+/// their messages no longer wait for keys: each holds up everybody's messages while it waits.
+const LOST_RECENTLY_MAX: usize = 2;
+/// How long a loss counts as recent.
+const RECENTLY: Duration = Duration::from_secs(10 * 60);
 /// How long a lost session is remembered.
 const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
@@ -43,19 +48,30 @@ fn session_of(event: &RoomEvent) -> Option<String> {
 
 impl Room {
     /// Returns the error of an event whose key has not come: final if its sender has been told since
-    /// that the key is lost.
+    /// that the key is lost, or loses keys all the time.
     pub(in crate::engine) fn missing_key(&self, event: &RoomEvent) -> EngineError {
-        let told = session_of(event).map(|session_id| {
-            let told = self.was_told(&session_id, &event.id);
-            (session_id, told)
+        let lost = session_of(event).filter(|session_id| {
+            self.was_told(session_id, &event.id).unwrap_or(false)
+                || self.loses_many(&event.sender).unwrap_or(false)
         });
-        match told {
-            Some((session_id, Ok(true))) => EngineError::Decrypt(DecryptError::NoKey {
+        match lost {
+            Some(session_id) => EngineError::Decrypt(DecryptError::NoKey {
                 session_id,
                 withheld: None,
             }),
-            _ => EngineError::KeyOnItsWay,
+            None => EngineError::KeyOnItsWay,
         }
+    }
+
+    /// Returns whether so many sessions of this sender got lost lately that no more are waited for.
+    fn loses_many(&self, sender: &UserId) -> Result<bool, StoreError> {
+        let horizon = self.engine.now() - RECENTLY;
+        let store = self.engine.store();
+        let known = store.scan::<LostSessions>(&prefix(&self.id), None, SESSIONS_MAX)?;
+        let recent = known
+            .iter()
+            .filter(|(_, lost)| lost.sender == sender && lost.told_at > horizon);
+        Ok(recent.count() >= LOST_RECENTLY_MAX)
     }
 
     /// Returns whether the sender of an event was told that the key of its session is lost, after

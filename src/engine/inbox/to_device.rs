@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-use ruma::OwnedUserId;
+use ruma::{OwnedRoomId, OwnedUserId};
 use serde_json::value::RawValue;
 use tokio::sync::{Mutex, Semaphore};
 
@@ -201,11 +201,13 @@ impl Engine {
                 let (engine, user) = (self.clone(), user.clone());
                 self.spawn(async move { engine.machines().respond(&user).await });
             }
-            for key in keys {
+            // Each item makes the room try all that waits for a key, so there is one for all keys.
+            let rooms: BTreeSet<OwnedRoomId> = keys.into_iter().map(|key| key.room_id).collect();
+            for room in rooms {
                 let arrived = InboxItem::RoomKeyArrived { user: user.clone() };
-                if self.store().contains::<Rooms>(&key.room_id)? {
-                    self.stage(&key.room_id, &arrived, &mut batch)?;
-                    woken.push(key.room_id);
+                if self.store().contains::<Rooms>(&room)? {
+                    self.stage(&room, &arrived, &mut batch)?;
+                    woken.push(room);
                 }
             }
         }
@@ -249,7 +251,7 @@ impl Engine {
         ghost: &Ghost,
         messages: &[Box<RawValue>],
         batch: &mut Batch,
-        woken: &mut Vec<ruma::OwnedRoomId>,
+        woken: &mut Vec<OwnedRoomId>,
     ) -> Result<(), EngineError> {
         #[derive(serde::Deserialize)]
         struct Sender {
@@ -260,13 +262,15 @@ impl Engine {
         let rooms = self
             .store()
             .scan::<ActiveRoomsByGhost>(&prefix(ghost), None, 100)?;
+        let mut senders = BTreeSet::new();
         for message in messages {
-            let Ok(Sender { sender, kind }) = serde_json::from_str(message.get()) else {
-                continue;
-            };
-            if kind != "m.room.encrypted" {
-                continue;
+            if let Ok(Sender { sender, kind }) = serde_json::from_str(message.get())
+                && kind == "m.room.encrypted"
+            {
+                senders.insert(sender);
             }
+        }
+        for sender in senders {
             for ((_, room), ()) in &rooms {
                 let arrived = InboxItem::KeyForStrict {
                     ghost: ghost.clone(),

@@ -1,6 +1,7 @@
 //! What nobody waits for: slow servers, and receipts. What waits, and who is told.
 
 use super::*;
+use crate::engine::event::RoomEvent;
 
 #[tokio::test]
 async fn a_ghost_that_waits_for_a_slow_server_keeps_nobody_waiting() {
@@ -193,6 +194,27 @@ async fn a_lost_key_costs_one_wait_and_one_notice_and_comes_with_the_next_messag
     assert!(it.hears(&alice, "five").await.1);
     assert_eq!(it.fake.sent(&portal()), 2);
     assert_eq!(it.notices(&origin()).len(), 1);
+}
+
+#[tokio::test]
+async fn somebody_whose_keys_always_get_lost_holds_up_nobody() {
+    let mut it = Talk::begun().await;
+    it.actor.room.due_since = it.engine.now();
+    let waits = |it: &Talk, sender: &str| {
+        let mut event = message("$next", NOW);
+        event["sender"] = json!(sender);
+        event["content"]["session_id"] = json!("another");
+        let event = RoomEvent::parse(&event.to_string(), Some(&origin())).unwrap();
+        matches!(it.actor.room.missing_key(&event), EngineError::KeyOnItsWay)
+    };
+    let sender = message("$any", NOW)["sender"].as_str().unwrap().to_owned();
+    it.loses(0);
+    assert!(waits(&it, &sender), "once can happen");
+    it.loses(1);
+    assert!(!waits(&it, &sender));
+    assert!(waits(&it, "@bob:hs.test"));
+    it.clock.advance(Duration::from_secs(10 * 60));
+    assert!(waits(&it, &sender));
 }
 
 impl Talk {
