@@ -4,7 +4,7 @@
 //! first. It cannot come again: the Olm message that brought it is used up. So it is parked for a few
 //! minutes, where nothing can be decrypted with it, sealed as all keys are.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use matrix_sdk_crypto::olm::{InboundGroupSession, PickledInboundGroupSession};
 use ruma::RoomId;
@@ -22,7 +22,7 @@ use crate::{clock::Timestamp, store::raw};
 
 /// How long a key is parked.
 pub(in crate::crypto) const PARKED_FOR: Duration = Duration::from_secs(5 * 60);
-/// Maximum number of parked keys of a ghost. The oldest goes.
+/// Maximum number of parked keys of a ghost.
 pub(in crate::crypto) const PARKED_MAX: usize = 200;
 /// Number of ghosts that are looked at in one read.
 const PAGE_GHOSTS: usize = 1000;
@@ -30,7 +30,29 @@ const PAGE_GHOSTS: usize = 1000;
 #[derive(Serialize, Deserialize)]
 struct ParkedKey {
     at: Timestamp,
+    /// The Curve25519 key of the device that sent it, in base64.
+    #[serde(default)]
+    sender: String,
     session: PickledInboundGroupSession,
+}
+
+/// Where a parked key is in the store, when it was parked, and from whom it came.
+struct Parked {
+    at: Timestamp,
+    key: Vec<u8>,
+    sender: String,
+}
+
+/// Returns which of the parked keys goes to make room: the oldest of the device that sent most, so
+/// that nobody drives out the keys of others.
+fn find_victim(kept: &[Parked]) -> Option<usize> {
+    let mut counts: HashMap<&str, usize> = HashMap::new();
+    for parked in kept {
+        *counts.entry(&parked.sender).or_default() += 1;
+    }
+    let most = counts.values().max()?;
+    kept.iter()
+        .position(|parked| counts.get(parked.sender.as_str()) == Some(most))
 }
 
 impl ParkedKey {
@@ -58,30 +80,36 @@ impl StoredGhost {
             ];
             let key = self.records.keys.of(PARKED, &parts);
             // The first key of a session is the one that reads its first message.
-            if kept.iter().any(|(_, known)| *known == key) {
+            if kept.iter().any(|known| known.key == key) {
                 continue;
             }
-            if kept.len() >= PARKED_MAX {
-                let (_, oldest) = kept.remove(0);
-                writes.delete(oldest);
-            }
+            let sender = session.sender_key().to_base64();
             let parked = ParkedKey {
                 at: now,
+                sender: sender.clone(),
                 session: session.pickle().await,
             };
             writes.put(PARKED, key.clone(), encode(PARKED, &parked)?);
-            kept.push((now, key));
+            kept.push(Parked {
+                at: now,
+                key,
+                sender,
+            });
+            if kept.len() > PARKED_MAX
+                && let Some(victim) = find_victim(&kept)
+            {
+                writes.delete(kept.remove(victim).key);
+            }
         }
         Ok(())
     }
 
-    /// Deletes expired keys. Returns when each of the others was parked and its key in the store,
-    /// the oldest first.
+    /// Deletes expired keys. Returns the others, the oldest first.
     fn delete_expired(
         &self,
         now: Timestamp,
         writes: &mut Writes,
-    ) -> Result<Vec<(Timestamp, Vec<u8>)>, GhostStoreError> {
+    ) -> Result<Vec<Parked>, GhostStoreError> {
         let all = self.records.keys.of(PARKED, &[]);
         let mut kept = Vec::new();
         for (key, plain) in self.records.list(PARKED, &all)? {
@@ -89,10 +117,14 @@ impl StoredGhost {
             if parked.is_expired(now) {
                 writes.delete(key);
             } else {
-                kept.push((parked.at, key));
+                kept.push(Parked {
+                    at: parked.at,
+                    key,
+                    sender: parked.sender,
+                });
             }
         }
-        kept.sort();
+        kept.sort_by(|one, other| (one.at, &one.key).cmp(&(other.at, &other.key)));
         Ok(kept)
     }
 }
