@@ -177,7 +177,7 @@ pub(super) fn answer_request(
     let Some(request) = tx.request(person, number)? else {
         return Ok(None);
     };
-    let blocked = tx.is_asker_blocked(person, &request)?;
+    let blocked = tx.is_asker_blocked(person, &request, number)?;
     let accepted = choice == RequestChoice::Accept && !blocked;
     if accepted
         && let Some(record) = tx.lookup(&request.handle)?
@@ -245,7 +245,7 @@ fn accept(
         )
     } else {
         text.and(
-            ". If no invite comes, your server or client turns invites away. Then start the chat \
+            ". If no invite comes, your server or client is rejecting invites. Then start the chat \
              yourself: ",
         )
         .link(&request.asker.matrix_to_uri().to_string())
@@ -279,8 +279,7 @@ fn mode_changed_text(person: &Person, record: &HandleRecord, number: u32) -> Not
         )
     } else {
         text.and(
-            " is no longer masked, as it was when they asked. If you accept, they see your Matrix \
-             ID, ",
+            " was masked when they asked and no longer is. If you accept, they see your Matrix ID, ",
         )
         .name(person.as_str())
         .and(", and know it for good.")

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     handle::{Handle, Typed},
-    ids::Person,
+    ids::{Ghost, Person},
     store::{self, StoreError},
     text::fit_to_show,
 };
@@ -58,6 +58,21 @@ pub(super) fn is_blocked(
     Ok(blocks
         .iter()
         .any(|((_, _, on, _), _)| on.is_empty() || on == handle.key()))
+}
+
+/// Returns whether `blocker` has blocked this person on this handle or on all, by this label.
+pub(super) fn is_blocked_by_label(
+    from: &impl Read,
+    blocker: &Person,
+    person: &Person,
+    handle: &Handle,
+    label: &str,
+    most: usize,
+) -> Result<bool, StoreError> {
+    let blocks = from.scan::<Blocks>(&between(blocker, person), most)?;
+    Ok(blocks
+        .iter()
+        .any(|((_, _, on, by), _)| (on.is_empty() || on == handle.key()) && by == label))
 }
 
 /// Returns whether `blocker` has blocked this person in a way that may show when the person writes
@@ -116,14 +131,32 @@ impl Directory {
         )?)
     }
 
-    /// Returns whether the owner of a handle has blocked somebody on this handle or on all.
-    pub fn is_blocked_on(&self, handle: &Handle, person: &Person) -> Result<bool, DirectoryError> {
+    /// Returns whether the owner of a masked handle has blocked, on this handle or on all, the person
+    /// whom they see as this ghost, by the name that they see. A block by another name of the person
+    /// must change nothing that the owner can observe: it would tell them who is behind the ghost.
+    pub fn is_blocked_as(
+        &self,
+        handle: &Handle,
+        person: &Person,
+        ghost: &Ghost,
+    ) -> Result<bool, DirectoryError> {
         let record = self.lookup(handle)?;
         let Some(owner) = record.as_ref().and_then(|record| record.holder()) else {
             return Ok(false);
         };
+        let label = match Handle::of_ghost(ghost.localpart()) {
+            Some(handle) => label_of(&handle),
+            None => ghost.to_string(),
+        };
         let most = self.settings().blocks_per_person;
-        Ok(is_blocked(self.store(), owner, person, handle, most)?)
+        Ok(is_blocked_by_label(
+            self.store(),
+            owner,
+            person,
+            handle,
+            &label,
+            most,
+        )?)
     }
 }
 

@@ -228,7 +228,7 @@ fn a_claim_goes_through_or_is_refused_for_its_reason() {
                 lookalike: Some(record("rnodern", sam(), HandleState::Active)),
                 ..fresh(&wanted)
             },
-            said("@Modern looks like your own @rnodern, and one of them has to be enough"),
+            said("@Modern looks too much like your own @rnodern: you can have only one of the two"),
         ),
         (
             "they gave up one that looks like it",

@@ -35,7 +35,7 @@ pub enum DirectoryError {
     #[error("{0} is yours already")]
     AlreadyYours(Handle),
     /// The person holds a handle that looks like it.
-    #[error("{handle} looks like your own {other}, and one of them has to be enough")]
+    #[error("{handle} looks too much like your own {other}: you can have only one of the two")]
     LooksLikeYours {
         /// The handle that was to be claimed.
         handle: Handle,

@@ -3,7 +3,7 @@
 use ruma::OwnedEventId;
 
 use super::{
-    Directory, DirectoryError, DirectoryTransaction,
+    Directory, DirectoryError, DirectoryTransaction, block,
     record::{Mode, Request},
     tables::{RequestNumbers, Requests},
     transaction::Read,
@@ -222,9 +222,16 @@ impl DirectoryTransaction<'_> {
         &self,
         owner: &Person,
         request: &Request,
+        number: u32,
     ) -> Result<bool, DirectoryError> {
         let most = self.settings().blocks_per_person;
         let (asker, handle) = (&request.asker, &request.handle);
-        Ok(super::block::is_blocked(self, owner, asker, handle, most)?)
+        if request.asker_alias.is_some() {
+            // A block by another name would tell who asks.
+            let label = request.block_label(number);
+            let blocked = block::is_blocked_by_label(self, owner, asker, handle, &label, most)?;
+            return Ok(blocked);
+        }
+        Ok(block::is_blocked(self, owner, asker, handle, most)?)
     }
 }

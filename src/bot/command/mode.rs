@@ -6,8 +6,9 @@ use crate::{
     bot::{
         Effect,
         confirmation::{self, Action},
+        request::decline_requests,
     },
-    directory::{DirectoryError, HandleRecord, Mode, Others},
+    directory::{DirectoryError, HandleRecord, Mode, Others, Request},
     handle::Handle,
 };
 
@@ -37,7 +38,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
     let (mode, strict) = match rest {
         [] => {
             let can_mask = context.tx.settings().capabilities.masked;
-            return Ok(present_mode_text(&record, can_mask).into());
+            return Ok(present_mode_text(&record, can_mask, context.options.strict).into());
         }
         [word] => parse_mode(&word.to_lowercase()),
         _ => None,
@@ -54,6 +55,13 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
     set(context, &record.handle, mode, strict)
 }
 
+/// Says that the conversations of a masked handle are about to end.
+pub(super) fn conversations_end(handle: &Handle) -> NoticeText {
+    NoticeText::new("All conversations by ")
+        .name(&handle.to_string())
+        .and(" end at once, for both sides, and what hasn't been delivered is lost.")
+}
+
 /// Says what taking the mask off ends and shows, and gives the code for it.
 fn ask_to_unmask(
     context: &mut CommandContext<'_, '_>,
@@ -63,12 +71,8 @@ fn ask_to_unmask(
     if !record.is_active() {
         return Err(DirectoryError::Frozen(record.handle).into());
     }
-    let text = NoticeText::new("All conversations by ")
-        .name(&record.handle.to_string())
-        .and(
-            " end at once, for both sides, and what hasn't been delivered is lost. From then on, \
-             people who start a chat with it see your Matrix ID, ",
-        )
+    let text = conversations_end(&record.handle)
+        .and(" From then on, people who start a chat with it see your Matrix ID, ")
         .name(context.person.as_str())
         .and(". ");
     let action = Action::Unmask {
@@ -106,6 +110,16 @@ fn set(
     let handle = &set.record.handle;
     let ghost = context.ghost(handle)?;
     let mut effects = Vec::new();
+    if set.replace_identity || set.unmasked {
+        // With new keys the ghost leaves all rooms, those where somebody waits for an answer among
+        // them. People who asked under a mask were told that the owner won't see their Matrix ID.
+        let is_meant = |_, request: &Request| {
+            request.handle == set.record.handle
+                && (set.replace_identity || request.asker_alias.is_some())
+        };
+        effects = decline_requests(context.tx, context.person, is_meant)?;
+    }
+    let declined = !effects.is_empty();
     if set.unmasked {
         effects.push(Effect::EndConversations {
             ghost: ghost.clone(),
@@ -120,15 +134,12 @@ fn set(
         });
     }
     let text = NoticeText::default().name(&handle.to_string());
-    if set.record.mode == Mode::Masked {
-        return Ok(Answer {
-            text: Some(masked_text(context, handle, text)),
-            effects,
-        });
-    }
-    let module_loaded = context.options.module_loaded;
-    let mut text = unmasked_text(context, &set.record, text)
-        .append(claim::decline_text(&ghost, module_loaded));
+    let mut text = if set.record.mode == Mode::Masked {
+        masked_text(context, handle, text)
+    } else {
+        let module_loaded = context.options.module_loaded;
+        unmasked_text(context, &set.record, text).append(claim::decline_text(&ghost, module_loaded))
+    };
     if set.replace_identity {
         text = text
             .paragraph()
@@ -139,6 +150,9 @@ fn set(
                  This is why.",
             );
     }
+    if declined {
+        text = text.and(" I've turned down those who were waiting for your answer.");
+    }
     Ok(Answer {
         text: Some(text),
         effects,
@@ -146,13 +160,13 @@ fn set(
 }
 
 /// Returns the mode of a handle, and the modes that there are.
-fn present_mode_text(record: &HandleRecord, can_mask: bool) -> NoticeText {
+fn present_mode_text(record: &HandleRecord, can_mask: bool, strict: bool) -> NoticeText {
     let shown = record.handle.as_shown();
     NoticeText::default()
         .name(&record.handle.to_string())
         .and(&format!(
             " is {}. You can choose between ",
-            handles::mode_name(record)
+            handles::mode_name(record, strict)
         ))
         .code(&format!("mode {shown} open"))
         .append(choices_text(shown, can_mask))
@@ -180,8 +194,14 @@ fn unmasked_text(
     // People who have to ask first meet the ghost, with the module too.
     let asks_first = record.policy.others == Others::Request;
     let with_module = context.options.module_loaded && !asks_first;
-    text.and(open_text(record.strict, with_module))
-        .and("People who reach you by it see your Matrix ID, ")
+    let strict = record.strict || context.options.strict;
+    let text = text.and(open_text(strict, with_module));
+    let text = if strict && !record.strict {
+        text.and("This server makes every handle strict. ")
+    } else {
+        text
+    };
+    text.and("People who reach you by it see your Matrix ID, ")
         .name(context.person.as_str())
         .and(", and know it for good: blocking them later doesn't change that.")
 }

@@ -6,7 +6,9 @@ use ruma::{event_id, room_id};
 use super::*;
 use crate::{
     bot::input::COMMAND_AGE_MAX,
-    directory::{Mode, ReachQuery, Request, Verdict},
+    directory::{BlockScope, Mode, ReachQuery, Request, Verdict},
+    handle::{HandleRules, Typed},
+    testing,
 };
 
 /// Sam wants to be asked first, and Alice has asked.
@@ -193,8 +195,8 @@ async fn an_owner_is_asked_again_when_the_mode_changed_after_the_request() {
     assert_eq!(said.effects, []);
     assert_eq!(
         said.plain,
-        "@sam is no longer masked, as it was when they asked. If you accept, they see your Matrix \
-         ID, @samuel:example.org, and know it for good. To accept all the same: `accept 2`."
+        "@sam was masked when they asked and no longer is. If you accept, they see your Matrix ID, \
+         @samuel:example.org, and know it for good. To accept all the same: `accept 2`."
     );
     assert_eq!(talk.effects(sam(), "accept 2").await, accepted(false));
     // To decline, the mode does not matter.
@@ -213,6 +215,84 @@ async fn an_owner_is_asked_again_when_the_mode_changed_after_the_request() {
         ),
         "{declined:?}"
     );
+}
+
+/// Lets another person ask, under a mask. Returns the request's number.
+async fn ask_masked(talk: &Talk, request: &Request, alias: &str) -> u32 {
+    let mut request = request.clone();
+    request.asker = testing::person("@eve:example.org").clone();
+    request.room = room_id!("!other:example.org").to_owned();
+    request.mode = Mode::Masked;
+    request.asker_alias = Some(alias.to_owned());
+    let mut tx = talk.directory.begin().await;
+    let number = tx.open_request(sam(), &request).unwrap();
+    tx.commit().await.unwrap();
+    number.unwrap()
+}
+
+#[tokio::test]
+async fn people_who_asked_under_a_mask_are_turned_down_when_it_is_taken_off() {
+    let (mut talk, request) = asked().await;
+    set_mode(&talk, Mode::Masked).await;
+    ask_masked(&talk, &request, "Someone").await;
+    let code = talk.code(sam(), "mode sam open").await;
+    let done = talk.answer(sam(), &format!("confirm {code}")).await;
+    let done = done.unwrap();
+    let declined = Effect::AnswerRequest {
+        room: room_id!("!other:example.org").to_owned(),
+        ghost: ghost("sam"),
+        accepted: false,
+        masked: true,
+    };
+    assert!(done.effects.contains(&declined), "{:?}", done.effects);
+    assert!(
+        done.plain.contains("I've turned down those"),
+        "{}",
+        done.plain
+    );
+    let left = talk.directory.requests_of(sam()).unwrap();
+    assert_eq!(left.len(), 1, "the one of before the mask: {left:?}");
+}
+
+#[tokio::test]
+async fn new_keys_turn_down_everyone_who_waits_for_an_answer() {
+    let (mut talk, _) = asked().await;
+    let done = talk.answer(sam(), "mode sam strict").await.unwrap();
+    assert_eq!(done.effects[0], answered(false));
+    assert_matches!(done.effects[1], Effect::ReplaceIdentity { .. });
+    assert!(
+        done.plain.contains("I've turned down those"),
+        "{}",
+        done.plain
+    );
+}
+
+#[tokio::test]
+async fn a_block_by_another_name_does_not_tell_who_asks_under_a_mask() {
+    for (alias, blocked, lets_in) in [
+        ("Someone", "@eve:example.org", true),
+        ("@eve", "@eve:example.org", true),
+        ("@eve", "@eve", false),
+    ] {
+        let (mut talk, request) = asked().await;
+        let eve = testing::person("@eve:example.org");
+        talk.ask(eve, "claim eve").await;
+        set_mode(&talk, Mode::Masked).await;
+        let number = ask_masked(&talk, &request, alias).await;
+        // Without the bot, which would decline what was asked under the name that is blocked.
+        let mut tx = talk.directory.begin().await;
+        let scope = BlockScope::Handle(handle("sam"));
+        let target = Typed::parse(blocked, &HandleRules::WIDEST).unwrap();
+        tx.block(sam(), &target, &scope, NOW).unwrap();
+        tx.commit().await.unwrap();
+        let done = talk.answer(sam(), &format!("accept {number}")).await;
+        let done = done.unwrap();
+        let accepted = matches!(
+            done.effects[..],
+            [Effect::AnswerRequest { accepted: true, .. }]
+        );
+        assert_eq!(accepted, lets_in, "{alias} {blocked}: {}", done.plain);
+    }
 }
 
 async fn set_mode(talk: &Talk, mode: Mode) {

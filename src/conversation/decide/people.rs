@@ -13,7 +13,13 @@ const PEOPLE_MAX: usize = 100;
 
 impl Transition {
     pub(super) fn added(&mut self, person: &Participant, by: &Person, earlier: &[OwnedEventId]) {
-        let same = |p: &Participant| p.user == person.user && p.ghost == person.ghost;
+        // A person of the origin who is shown elsewhere by this ghost gets a portal like everybody:
+        // that nothing happens would tell who holds the handle.
+        let same = |p: &Participant| {
+            p.user == person.user
+                && p.ghost == person.ghost
+                && matches!(p.home, Home::Portal { .. })
+        };
         let index = match self.state.people.iter().position(same) {
             Some(index) => {
                 // They were out of the conversation and are invited again.

@@ -303,7 +303,10 @@ impl Engine {
         self.end_conversations(ghost, |conversation| {
             for person in conversation.people.iter().filter(|p| p.ghost != *ghost) {
                 let handle = &record.handle;
-                if conversation.direct && self.directory().is_blocked_on(handle, &person.user)? {
+                let directory = self.directory();
+                if conversation.direct
+                    && directory.is_blocked_as(handle, &person.user, &person.ghost)?
+                {
                     return Ok(true);
                 }
             }
