@@ -354,7 +354,9 @@ fn the_paths_through_the_engine_name_functions_that_exist() {
         } else if source.contains(&format!("fn {span}(")) {
             functions += 1;
         } else {
-            wrong.push(format!("`{span}` is neither a file nor a function of `{at}`"));
+            wrong.push(format!(
+                "`{span}` is neither a file nor a function of `{at}`"
+            ));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

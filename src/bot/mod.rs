@@ -58,6 +58,8 @@ pub struct Options {
     /// Whether the module is loaded in the homeserver. Then no ghost enters a chat that a person of
     /// this server starts with an open handle.
     pub module_loaded: bool,
+    /// Whether every handle of this server is strict.
+    pub strict: bool,
 }
 
 impl Options {
@@ -67,6 +69,7 @@ impl Options {
             bot,
             commands_per_minute: 20,
             module_loaded: false,
+            strict: false,
         }
     }
 }
@@ -209,7 +212,7 @@ fn react(
         }
         // The owner thinks that they have answered, so the bot tells them that it came too late.
         Age::Old(age) => Ok(texts::too_old(age).into()),
-        Age::FromTheFuture => Ok(Answer::default()),
+        Age::FromTheFuture => Ok(texts::from_the_future().into()),
     }
 }
 

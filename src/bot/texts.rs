@@ -35,7 +35,10 @@ pub fn greeting(
             .append(NoticeText::names(
                 handles.iter().map(|record| record.handle.to_string()),
             ))
-            .and(". To see how it's set up, write ")
+            .and(match handles.len() {
+                1 => ". To see how it's set up, write ",
+                _ => ". To see how they're set up, write ",
+            })
             .code("handles")
             .and(". "),
     };
@@ -131,8 +134,8 @@ pub fn ghost_owed(effect: &Effect) -> Option<NoticeText> {
         return None;
     };
     Some(NoticeText::new(&format!(
-        "I couldn't set up {name} yet, because the homeserver doesn't let me. Until I have, people \
-         can't start a chat with it. I keep trying, and tell you when it works."
+        "I couldn't set up {name} yet, because the homeserver doesn't let me. Until then, people \
+         can't start a chat with it. I'll keep trying and tell you when it's done."
     )))
 }
 
@@ -194,6 +197,29 @@ pub(super) fn too_old(age: Duration) -> NoticeText {
         "This reached me {age} after you sent it, so I haven't done it. If you still want it, send \
          it again."
     ))
+}
+
+/// Tells an owner that a request needs no answer any more.
+pub fn request_ended(number: u32, asker: &str) -> NoticeText {
+    NoticeText::new(&format!("Request {number} has ended: "))
+        .name(asker)
+        .and(" no longer waits for your answer.")
+}
+
+/// Says that a command came from a device that its owner has not signed.
+pub fn unsigned_device() -> NoticeText {
+    NoticeText::new(
+        "I haven't done what you wrote, because you haven't verified the device that you sent it \
+         from. Verify it in your client's settings, then send it again.",
+    )
+}
+
+/// Says that a command came from an account with too many devices.
+pub fn too_many_devices() -> NoticeText {
+    NoticeText::new(
+        "I couldn't read what you wrote: your account has too many devices, or their keys are too \
+         large. Sign out of the devices that you no longer use, then send it again.",
+    )
 }
 
 pub(super) fn from_the_future() -> NoticeText {

@@ -1,11 +1,14 @@
 //! Checks of the configuration: values that have the right type and still cannot work.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use url::Url;
 
 use super::{Config, ConfigError};
 use crate::handle::{HANDLE_LENGTH_MAX, HANDLES_PER_ROOM_MAX};
+
+/// Maximum time that a ghost waits in a room for somebody.
+const WAIT_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// Checks the values of a configuration, in the order of the file.
 pub(super) fn check_config(path: &Path, config: &Config) -> Result<(), ConfigError> {
@@ -124,6 +127,22 @@ impl ConfigCheck<'_> {
                 "is shorter than introductions.linger",
                 "make it as long or longer",
             )?;
+        }
+        // What ghosts say, and what the documents promise.
+        for (key, value) in [
+            ("introductions.wait_for_owner", introductions.wait_for_owner),
+            (
+                "introductions.wait_for_answer",
+                introductions.wait_for_answer,
+            ),
+        ] {
+            if value > WAIT_MAX {
+                self.refuse(
+                    key,
+                    "is longer than the 7 days that ghosts promise at most",
+                    "use 7days or less",
+                )?;
+            }
         }
         let at_once = introductions.joins_at_once as u64;
         self.at_least("introductions.joins_at_once", at_once, 1)?;

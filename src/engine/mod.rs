@@ -395,6 +395,7 @@ impl Engine {
     fn bot_options(&self) -> bot::Options {
         bot::Options {
             module_loaded: self.0.module_loaded.load(Ordering::Relaxed),
+            strict: self.settings().strict,
             ..bot::Options::new(self.settings().bot.clone())
         }
     }

@@ -6,7 +6,6 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     bot::NoticeText,
-    conversation::Notice,
     engine::{
         Engine, EngineError,
         records::{ControlRooms, InboxItem},
@@ -115,13 +114,13 @@ impl Room {
     pub(in crate::engine) async fn notify_by_bot(
         &self,
         person: &Person,
-        notice: &Notice,
+        words: &str,
         cause: &str,
     ) -> Result<(), EngineError> {
         let room = &self.id;
         let text = NoticeText::new("About ")
             .link(&room.matrix_to_uri().to_string())
-            .and(&format!(" : {}", notice.text()));
+            .and(&format!(": {words}"));
         self.engine
             .notify(person, text, format!("{room}{cause}"))
             .await

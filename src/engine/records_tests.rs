@@ -401,6 +401,7 @@ fn what_ghosts_say() {
         IntroductionNotice::EnoughKept,
         IntroductionNotice::NotKept,
         IntroductionNotice::OwnerDidNotCome,
+        IntroductionNotice::OwnerCannotRead,
         IntroductionNotice::StrictSendAgain,
         IntroductionNotice::SaidAtTheLast,
     ];

@@ -59,6 +59,8 @@ pub enum IntroductionNotice {
     NotKept,
     /// The owner did not come.
     OwnerDidNotCome,
+    /// The owner is there and still cannot read encrypted messages.
+    OwnerCannotRead,
     /// The owner of a strict handle may not have been able to read the first message.
     StrictSendAgain,
     /// The asker wrote something while the ghost was leaving.
@@ -93,6 +95,7 @@ impl IntroductionNotice {
             Self::EnoughKept => "enough-kept",
             Self::NotKept => "not-kept",
             Self::OwnerDidNotCome => "owner-did-not-come",
+            Self::OwnerCannotRead => "owner-cannot-read",
             Self::StrictSendAgain => "strict-send-again",
             Self::SaidAtTheLast => "said-at-the-last",
         };
@@ -153,7 +156,7 @@ impl IntroductionNotice {
                  then send your message again."
             ),
             Self::InvitingLater => format!(
-                "My invite doesn't get through to @{handle} at the moment, so I try again for ten \
+                "My invite doesn't get through to @{handle} at the moment, so I'll keep trying for ten \
                  minutes; while I'm here the service can read this chat."
             ),
             Self::InviteFailed => format!(
@@ -178,17 +181,17 @@ impl IntroductionNotice {
                  write; while I'm here the service can read this chat."
             ),
             Self::AskingFirst => format!(
-                "@{handle} likes to be asked first, so I ask them and show them your first \
+                "@{handle} wants to be asked first, so I'm asking them and showing them your first \
                  message. I stay until they answer, at most 7 days, and then pass on what you \
                  write meanwhile; while I'm here the service can read this chat."
             ),
             Self::AskingFirstInGroup => format!(
-                "@{handle} likes to be asked first, so I ask them. I stay until they answer, at \
+                "@{handle} wants to be asked first, so I'm asking them. I stay until they answer, at \
                  most 7 days; while I'm here the service can read this chat. They can read what \
                  is written after they have joined."
             ),
             Self::AskingFirstStrict => format!(
-                "@{handle} likes to be asked first, so I ask them for you. What you write \
+                "@{handle} wants to be asked first, so I'm asking them for you. What you write \
                  before they come they can't read; if they don't want to chat, or don't answer \
                  within 7 days, you will find them gone from the chat."
             ),
@@ -203,14 +206,19 @@ impl IntroductionNotice {
             Self::OwnerDidNotCome => {
                 format!("@{handle} didn't come, so what you wrote wasn't passed on.")
             }
+            Self::OwnerCannotRead => format!(
+                "@{handle} still can't read encrypted messages here, so I couldn't pass on the \
+                 rest of what you wrote, and I'm leaving. Please write again once they have set \
+                 up encryption."
+            ),
             Self::StrictSendAgain => format!(
-                "Your first message to @{handle} may have been sent before they could be given its \
-                 key. If they can't read it, please send it again in your chat with them."
+                "Your first message to @{handle} may have been sent too early for them to read it. If \
+                 they can't, please send it again in your chat with them."
             ),
             Self::SaidAtTheLast => format!(
-                "What you wrote last to @{handle} came in the moment in which their ghost left, so \
-                 it wasn't passed on. If they can't read it, please send it again in your chat \
-                 with them."
+                "What you wrote last to @{handle} arrived just as their ghost was leaving, so it \
+                 wasn't passed on. If they can't read it, please send it again in your chat with \
+                 them."
             ),
         }
     }

@@ -118,6 +118,14 @@ impl WaitFor {
             Self::Keys => IntroductionNotice::WaitingForKeys,
         }
     }
+
+    /// Returns the notice that says that the ghost waited in vain.
+    pub fn failed_notice(self) -> IntroductionNotice {
+        match self {
+            Self::Join => IntroductionNotice::OwnerDidNotCome,
+            Self::SignedDevice | Self::Keys => IntroductionNotice::OwnerCannotRead,
+        }
+    }
 }
 
 /// An event that the ghost read and passes on.

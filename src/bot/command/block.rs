@@ -112,6 +112,12 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
             }
     });
     let mut effects = Vec::new();
+    // What a person can find out from the other side: see `who_blocked` of the directory.
+    let shows_in_person = context.options.module_loaded
+        && handles.iter().any(|record| match &scope {
+            BlockScope::All => true,
+            BlockScope::Handle(handle) => record.handle == *handle && record.mode == Mode::Open,
+        });
     for record in concerned {
         effects.push(Effect::EndConversations {
             ghost: context.ghost(&record.handle)?,
@@ -119,7 +125,8 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
         });
     }
     let declined = decline_requests(context, &label, &scope)?;
-    let mut text = blocked_text(&name, &scope);
+    let ends_chats = !effects.is_empty();
+    let mut text = blocked_text(&name, &scope, ends_chats, shows_in_person);
     if !declined.is_empty() {
         text = text.and(" I've turned down their request.");
     }
@@ -151,8 +158,14 @@ fn decline_requests(
     )?)
 }
 
-/// Returns what the block of a person means, and how to undo it.
-fn blocked_text(name: &str, scope: &BlockScope) -> NoticeText {
+/// Returns what the block of a person means, and how to undo it: whether it ends chats of masked
+/// handles, and whether it shows when the person invites the blocker's Matrix ID.
+fn blocked_text(
+    name: &str,
+    scope: &BlockScope,
+    ends_chats: bool,
+    shows_in_person: bool,
+) -> NoticeText {
     let text = NoticeText::new("Blocked: ").name(name);
     let text = match scope {
         BlockScope::Handle(handle) => text
@@ -164,15 +177,29 @@ fn blocked_text(name: &str, scope: &BlockScope) -> NoticeText {
              they try several of yours, they can find out that these belong together. ",
         ),
     };
-    text.and("They aren't told: they see the same message as anyone who can't reach you.")
-        .paragraph()
-        .and(
-            "This only affects new chats by handle. If they know your Matrix ID or you have a chat \
-             with them, ignore them in your client too: open their profile and choose \"Ignore\". ",
+    let text = text
+        .and("They aren't told: they see the same message as anyone who can't reach you.")
+        .paragraph();
+    let text = if ends_chats {
+        text.and(
+            "A chat of you two by a masked handle ends at once, and they see that it has ended; \
+             groups go on. ",
         )
-        .and("To undo: ")
-        .code(&format!("unblock {name}"))
-        .and(".")
+    } else {
+        text.and("This only affects new chats by handle. ")
+    };
+    let text = if shows_in_person {
+        text.and("If they invite your Matrix ID, this server tells them that they can't. ")
+    } else {
+        text
+    };
+    text.and(
+        "If they know your Matrix ID or you have a chat with them, ignore them in your client too: \
+         open their profile and choose \"Ignore\". ",
+    )
+    .and("To undo: ")
+    .code(&format!("unblock {name}"))
+    .and(".")
 }
 
 /// Returns the name by which the person was typed.

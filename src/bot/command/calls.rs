@@ -20,6 +20,14 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
     let is_value = |word: &str| matches!(word, "hidden" | "direct");
     let (record, rest) = context.find_own_handle(&COMMAND, "calls sam hidden", words, is_value)?;
     let shown = record.handle.as_shown().to_owned();
+    if record.mode != Mode::Masked {
+        return Err(CommandError::Refused(
+            NoticeText::default().name(&record.handle.to_string()).and(
+                " isn't masked: you and the people who reach you by it are in one room, and call \
+                 each other as in any other. This setting is for masked handles.",
+            ),
+        ));
+    }
     let hide = match rest {
         [] => record.hide_addresses,
         [word] if word.eq_ignore_ascii_case("hidden") => true,

@@ -60,12 +60,15 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
                  you write and can read it on the way. This starts a chat: ",
             )
             .append(link_to(&context.ghost(&handle)?)),
-        Verdict::Request { .. } => NoticeText::default()
+        Verdict::Request { strict, .. } => NoticeText::default()
             .name(&handle.to_string())
-            .and(
+            .and(if strict || context.options.strict {
+                " wants to be asked first. Start a chat with the handle and wait until the owner \
+                 has come: what you write before, they can't read. This asks them: "
+            } else {
                 " wants to be asked first. Start a chat with the handle and write what you want to \
-                 say. The owner sees your first message and answers: ",
-            )
+                 say. The owner sees your first message and answers: "
+            })
             .append(link_to(&context.ghost(&handle)?)),
         Verdict::OwnHandle { .. } => NoticeText::default()
             .name(&handle.to_string())

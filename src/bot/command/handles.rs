@@ -24,17 +24,17 @@ fn run(context: &mut CommandContext<'_, '_>, _: &[&str]) -> Result<Answer, Comma
         NoticeText::default()
             .name(&record.handle.to_string())
             .and(" ")
-            .and(&describe(record))
+            .and(&describe(record, context.options.strict))
     });
     let text = NoticeText::new(&format!("You have {} of {most} handles:", handles.len()));
     Ok(text.list(lines).into())
 }
 
 /// Describes the settings of a handle.
-pub(super) fn describe(record: &HandleRecord) -> String {
+pub(super) fn describe(record: &HandleRecord, strict_server: bool) -> String {
     let mut words = vec![
         format!("since {}", format_date(record.claimed_at)),
-        mode_name(record),
+        mode_name(record, strict_server),
     ];
     words.push(reach_text(record));
     if record.verified_at.is_some() {
@@ -55,9 +55,10 @@ pub(super) fn describe(record: &HandleRecord) -> String {
     words.join(", ")
 }
 
-pub(super) fn mode_name(record: &HandleRecord) -> String {
+/// Returns the mode of a handle, `strict_server` if every handle of this server is strict.
+pub(super) fn mode_name(record: &HandleRecord, strict_server: bool) -> String {
     match record.mode {
-        Mode::Open if record.strict => "strict".to_owned(),
+        Mode::Open if record.strict || strict_server => "strict".to_owned(),
         other => other.to_string(),
     }
 }

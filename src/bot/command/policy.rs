@@ -85,7 +85,11 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
         .tx
         .set_policy(context.person, &record.handle, policy)?;
     let text = NoticeText::default().name(&record.handle.to_string());
-    let mut answer = Answer::from(policy_text(text, direct));
+    let mut answer = Answer::from(policy_text(
+        text,
+        direct,
+        record.strict || context.options.strict,
+    ));
     if direct == Reach::Nobody {
         let is_meant = |_, request: &Request| request.handle == record.handle;
         answer.effects = decline_requests(context.tx, context.person, is_meant)?;
@@ -98,7 +102,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
 }
 
 /// Returns what a policy means from now on.
-fn policy_text(text: NoticeText, direct: Reach) -> NoticeText {
+fn policy_text(text: NoticeText, direct: Reach, strict: bool) -> NoticeText {
     match direct {
         Reach::Everyone => text
             .and(": from now on everyone may reach you. To keep someone out: ")
@@ -107,6 +111,11 @@ fn policy_text(text: NoticeText, direct: Reach) -> NoticeText {
         Reach::Nobody => text.and(
             ": from now on nobody reaches you by it. People who try see the same message as if you \
              had blocked them. Chats that you have go on.",
+        ),
+        _ if strict => text.and(
+            ": from now on people ask first. I'll show you here who asks, and you accept, decline \
+             or block them. People you have accepted once don't have to ask again. What they write \
+             before you come can't be read, neither by you nor by this service.",
         ),
         _ => text.and(
             ": from now on people ask first. I'll show you here who asks and the first thing they \

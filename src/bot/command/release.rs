@@ -1,13 +1,13 @@
 //! `release sam`: give a handle up. For everybody who knows the handle this cannot be undone, so the
 //! command waits for `confirm` and a new code.
 
-use super::{Answer, Command, CommandContext, CommandError, NoticeText};
+use super::{Answer, Command, CommandContext, CommandError, NoticeText, mode};
 use crate::{
     bot::{
         Effect,
         confirmation::{self, Action},
     },
-    directory::DirectoryError,
+    directory::{DirectoryError, Mode},
     handle::Handle,
 };
 
@@ -42,16 +42,18 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
     let days = context.tx.settings().quarantine.as_secs() / 86_400;
     let text = NoticeText::new("Giving up ")
         .name(&record.handle.to_string())
-        .and(
-            " means that people can no longer reach you by it. Chats that began with it go on \
-             without it. ",
-        )
-        .and(&match days {
-            0 => "Anyone can claim it then. ".to_owned(),
-            days => {
-                format!("For {days} days only you can claim it again, after that anyone can. ")
-            }
-        });
+        .and(" means that people can no longer reach you by it. ");
+    let text = match record.mode {
+        Mode::Masked => text.append(mode::conversations_end(&record.handle)),
+        Mode::Open | Mode::Sealed => text.and("Chats that began with it go on without it."),
+    };
+    let text = text.and(&match days {
+        0 => " Anyone can claim it then. ".to_owned(),
+        days => format!(
+            " For {days} days only you can claim it again, after that anyone can. How it's set up \
+             is lost: it would be open to everyone. "
+        ),
+    });
     let action = Action::Release {
         handle: record.handle,
         generation: record.generation,

@@ -44,9 +44,9 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
         Ok(()) => {}
         Err(DirectoryError::NotBlocked(_)) => {
             return Err(CommandError::Refused(
-                NoticeText::new("You don't have such a block of ")
+                NoticeText::new("You haven't blocked ")
                     .name(&name)
-                    .and(". A block is taken back by the name it was made with: ")
+                    .and(" under that name. Use the name that you blocked them by: ")
                     .code("unblock")
                     .and(" alone shows them."),
             ));

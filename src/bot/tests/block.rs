@@ -51,8 +51,8 @@ async fn a_person_is_blocked_and_the_client_is_not_forgotten() {
     );
     assert_eq!(
         talk.ask(sam(), "unblock @kimberly:example.org").await,
-        "You don't have such a block of @kimberly:example.org. A block is taken back by the \
-         name it was made with: `unblock` alone shows them."
+        "You haven't blocked @kimberly:example.org under that name. Use the name that you blocked \
+         them by: `unblock` alone shows them."
     );
     assert_eq!(
         talk.ask(sam(), "unblock @kim").await,
@@ -88,6 +88,23 @@ async fn a_person_is_blocked_and_the_client_is_not_forgotten() {
         talk.ask(sam(), "blocks").await,
         "You haven't blocked anyone."
     );
+}
+
+#[tokio::test]
+async fn the_answer_to_a_block_says_what_the_person_sees_of_it() {
+    let mut talk = Talk::with(|settings| settings.capabilities.masked = true);
+    talk.ask(kim(), "claim kim").await;
+    talk.ask(sam(), "claim sam").await;
+    talk.options.module_loaded = true;
+    let said = talk.ask(sam(), "block @kim").await;
+    assert!(said.contains("this server tells them"), "{said}");
+    assert!(said.contains("only affects new chats"), "{said}");
+    talk.ask(sam(), "mode sam masked").await;
+    let said = talk.ask(sam(), "block @kim").await;
+    assert!(said.contains("they see that it has ended"), "{said}");
+    assert!(!said.contains("this server tells them"), "{said}");
+    let said = talk.ask(sam(), "block @kim all").await;
+    assert!(said.contains("this server tells them"), "{said}");
 }
 
 #[tokio::test]

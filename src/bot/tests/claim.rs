@@ -109,7 +109,7 @@ async fn what_cannot_be_claimed_is_refused_with_the_next_step() {
     );
     assert_eq!(
         talk.ask(sam(), "claim s_a_m").await,
-        "@s_a_m looks like your own @sam, and one of them has to be enough."
+        "@s_a_m looks too much like your own @sam: you can have only one of the two."
     );
     for name in ["two", "three", "four", "five"] {
         assert_matches!(

@@ -75,6 +75,7 @@ impl Talk {
                 bot: user_id!("@_dm_.bot:example.org").to_owned(),
                 commands_per_minute: 1000,
                 module_loaded: false,
+                strict: false,
             },
             rng: StdRng::seed_from_u64(7),
             now: NOW,

@@ -18,7 +18,7 @@ async fn a_handle_is_released_only_with_its_code() {
         said.starts_with(
             "Giving up @sam means that people can no longer reach you by it. Chats that began \
              with it go on without it. For 365 days only you can claim it again, after that \
-             anyone can. To do it, write `confirm "
+             anyone can. How it's set up is lost: it would be open to everyone. To do it, write `confirm "
         ),
         "{said}"
     );
@@ -65,6 +65,19 @@ async fn a_handle_is_released_only_with_its_code() {
     assert!(talk.record("sam").unwrap().is_active());
     assert_eq!(talk.ask(kim(), "release sam").await, "@sam is not yours.");
     assert_eq!(talk.ask(kim(), "release free").await, "@free is not yours.");
+}
+
+#[tokio::test]
+async fn who_gives_a_masked_handle_up_reads_that_its_chats_end() {
+    let mut talk = Talk::with(|settings| settings.capabilities.masked = true);
+    talk.ask(sam(), "claim sam").await;
+    talk.ask(sam(), "mode sam masked").await;
+    let said = talk.ask(sam(), "release sam").await;
+    assert!(
+        said.contains("All conversations by @sam end at once, for both sides"),
+        "{said}"
+    );
+    assert!(!said.contains("go on without it"), "{said}");
 }
 
 #[tokio::test]

@@ -222,3 +222,28 @@ async fn the_code_to_take_a_mask_off_is_not_good_for_the_next_owner() {
     );
     assert_eq!(talk.record("sam").unwrap().mode, Mode::Masked);
 }
+
+#[tokio::test]
+async fn calls_are_a_setting_of_masked_handles_alone() {
+    let mut talk = Talk::with(|settings| settings.capabilities.masked = true);
+    talk.ask(sam(), "claim sam").await;
+    let said = talk.ask(sam(), "calls sam direct").await;
+    assert!(said.starts_with("@sam isn't masked"), "{said}");
+    talk.ask(sam(), "mode sam masked").await;
+    let said = talk.ask(sam(), "calls sam direct").await;
+    assert!(said.starts_with("Calls by @sam are direct"), "{said}");
+}
+
+#[tokio::test]
+async fn on_a_strict_server_every_handle_is_called_strict() {
+    let mut talk = Talk::new();
+    talk.ask(sam(), "claim sam").await;
+    talk.options.strict = true;
+    let said = talk.ask(sam(), "mode sam open").await;
+    assert!(said.starts_with("@sam is strict"), "{said}");
+    assert!(said.contains("makes every handle strict"), "{said}");
+    let said = talk.ask(sam(), "policy sam ask").await;
+    assert!(said.contains("can't be read, neither by you"), "{said}");
+    let said = talk.ask(sam(), "handles").await;
+    assert!(said.contains("strict"), "{said}");
+}

@@ -41,9 +41,10 @@ impl Checker<'_> {
             )),
             _ => Err(Problem::new(
                 "the homeserver does not call the module, or the module does not reach us",
-                "install the module into Synapse's Python environment, add what `stonechat \
-                 registration --with-module` prints to homeserver.yaml, and restart the homeserver; \
-                 if that is done, its log says why",
+                "install the module into a folder in Synapse's PYTHONPATH (docs/install.md has the \
+                 commands), add what `stonechat registration --with-module` prints to \
+                 homeserver.yaml, restart Stonechat and then the homeserver; if that is done, its \
+                 log says why",
             )),
         }
     }

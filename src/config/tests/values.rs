@@ -125,6 +125,14 @@ fn a_value_that_cannot_work_is_refused_with_key_and_remedy() {
             "limits.lookups_per_second",
         ),
         ("limits: {handles_per_room: 11}", "limits.handles_per_room"),
+        (
+            "introductions: {wait_for_owner: 8days}",
+            "introductions.wait_for_owner",
+        ),
+        (
+            "introductions: {wait_for_answer: 30days}",
+            "introductions.wait_for_answer",
+        ),
         ("introductions: {at_most: 1s}", "introductions.at_most"),
         (
             "introductions: {room_members: 2}",

@@ -5,11 +5,10 @@ use serde_json::value::RawValue;
 
 use crate::{
     bot::{self, InviteAnswer, NoticeText},
-    crypto::DecryptError,
+    crypto::{DecryptError, Distrust},
     engine::{
         EngineError,
         control_room::{Control, ControlEffect, ControlPhase, Occasion, Remark},
-        conversations::failures::not_trusted,
         event::RoomEvent,
         records::{
             ControlRooms, InboxItem, Outbox, OutboxItem, PendingNotices, QueuedEffect,
@@ -18,7 +17,6 @@ use crate::{
         room::Room,
     },
     ids::Person,
-    introduction::Reason,
     matrix::RoomState,
     store::{Batch, prefix},
 };
@@ -173,8 +171,8 @@ impl Room {
             }
             Err(EngineError::Decrypt(DecryptError::Untrusted(distrust))) => {
                 self.stop_waiting_for(&event.id);
-                let remark = match not_trusted(distrust) {
-                    Reason::TooManyDevices => Remark::TooManyDevices,
+                let remark = match distrust {
+                    Distrust::TooManyDevices => Remark::TooManyDevices,
                     _ => Remark::UnsignedDevice,
                 };
                 self.remark(remark, &event.id, batch)
@@ -470,7 +468,7 @@ fn remark_text(remark: Remark) -> NoticeText {
         Remark::Verification => bot::texts::not_verified(),
         Remark::Unreadable => bot::texts::unreadable(),
         Remark::NotUnderstood => bot::texts::not_understood(),
-        Remark::UnsignedDevice => NoticeText::new(Reason::UnsignedDevice.words()),
-        Remark::TooManyDevices => NoticeText::new(Reason::TooManyDevices.words()),
+        Remark::UnsignedDevice => bot::texts::unsigned_device(),
+        Remark::TooManyDevices => bot::texts::too_many_devices(),
     }
 }

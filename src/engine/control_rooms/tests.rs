@@ -477,7 +477,7 @@ async fn a_ghost_that_could_not_be_made_is_made_later_and_its_owner_told() {
     };
     let said = words(&house.due(&room));
     assert!(
-        said.contains("I keep trying") && !said.contains("frozen"),
+        said.contains("I'll keep trying") && !said.contains("frozen"),
         "{said}"
     );
     assert!(house.store.contains::<OwedGhosts>(&ghost).unwrap());

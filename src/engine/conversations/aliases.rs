@@ -112,13 +112,14 @@ impl Engine {
         conversation: &Conversation,
     ) -> Result<bool, EngineError> {
         for person in &conversation.people {
-            if let Home::Portal { .. } = person.home
-                && let Some(record) = self.directory().cached_by_ghost(&person.ghost)?
-                && !record.hide_addresses
-            {
-                continue;
-            }
-            if let Home::Portal { .. } = person.home {
+            let record = self.directory().cached_by_ghost(&person.ghost)?;
+            let hides = match (record, &person.home) {
+                // Somebody who began the conversation may appear in it by a masked handle too.
+                (Some(record), _) => record.mode == Mode::Masked && record.hide_addresses,
+                (None, Home::Portal { .. }) => true,
+                (None, _) => false,
+            };
+            if hides {
                 return Ok(true);
             }
         }

@@ -10,7 +10,6 @@ use crate::{
         records::{Conversations, QueuedEffect},
         room::Room,
     },
-    introduction::Reason,
     matrix::MatrixError,
     relay::TranslateError,
     store::Batch,
@@ -37,10 +36,16 @@ pub(in crate::engine) fn not_delivered(conversation: &Conversation) -> &'static 
 }
 
 /// Returns why a message from an untrusted device was not forwarded, for its sender.
-pub(in crate::engine) fn not_trusted(why: Distrust) -> Reason {
+fn distrusted_text(why: Distrust) -> &'static str {
     match why {
-        Distrust::TooManyDevices => Reason::TooManyDevices,
-        _ => Reason::UnsignedDevice,
+        Distrust::TooManyDevices => {
+            "Your message wasn't passed on: your account has too many devices, or their keys are \
+             too large. Sign out of the devices that you no longer use, then send it again."
+        }
+        _ => {
+            "Your message wasn't passed on: you haven't verified the device that you sent it from. \
+             Verify it in your client's settings, then send it again."
+        }
     }
 }
 
@@ -83,7 +88,7 @@ impl Room {
                         None => return Ok(Vec::new()),
                     },
                     EngineError::Decrypt(DecryptError::Untrusted(distrust)) => {
-                        not_trusted(*distrust).words()
+                        distrusted_text(*distrust)
                     }
                     EngineError::Decrypt(DecryptError::NotUnderstood) => {
                         TranslateError::Malformed.notice_text()

@@ -37,7 +37,12 @@ impl Room {
         match (sent.await, notice) {
             // A room that was replaced may refuse all messages.
             (Err(error), Notice::UpgradeFailed { by }) if !error.is_transient() => {
-                self.notify_by_bot(by, notice, &cause).await
+                let words = format!(
+                    "The room was upgraded, but {ghost} can't move the conversation yet: the new \
+                     room is unencrypted, {ghost} isn't in it, or someone is in it who isn't in \
+                     the old one. Fix that and invite {ghost} again, or start a new chat."
+                );
+                self.notify_by_bot(by, &words, &cause).await
             }
             (sent, _) => sent.map(drop),
         }

@@ -2,8 +2,13 @@
 //! `control_rooms::requests` shows it.
 
 use crate::{
+    bot,
     directory::Request,
-    engine::{EngineError, records::InboxItem, room::Room},
+    engine::{
+        EngineError,
+        records::{ControlRooms, InboxItem},
+        room::Room,
+    },
     introduction::{Introduction, Refusal},
     store::Batch,
 };
@@ -81,13 +86,28 @@ impl Room {
         Ok(())
     }
 
-    /// Withdraws the request, which no longer needs an answer.
+    /// Withdraws the request, which no longer needs an answer. An owner to whom it was shown is told:
+    /// a reaction to that message would have no effect.
     pub(in crate::engine) async fn withdraw_request(
         &self,
         introduction: &Introduction,
     ) -> Result<(), EngineError> {
         if let Some(owner) = introduction.owner() {
-            let mut tx = self.engine.directory().begin().await;
+            let engine = &self.engine;
+            let mut requests = engine.directory().requests_of(owner)?.into_iter();
+            let shown = requests.find(|(_, request)| {
+                request.room == self.id
+                    && request.ghost == introduction.ghost
+                    && request.shown.is_some()
+            });
+            if let Some((number, request)) = shown
+                && engine.store().get::<ControlRooms>(owner)?.is_some()
+            {
+                let text = bot::texts::request_ended(number, &request.asker_named(number));
+                let source = format!("{owner}request-ended{number}");
+                engine.notify(owner, text, source).await?;
+            }
+            let mut tx = engine.directory().begin().await;
             tx.withdraw_request(owner, &self.id, &introduction.ghost)?;
             tx.commit().await?;
         }

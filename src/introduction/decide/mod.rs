@@ -301,7 +301,7 @@ impl IntroductionStep<'_> {
         let until = self.now + self.rules.wait_for_owner;
         let until = *self.state.waits_until.get_or_insert(until);
         if until <= self.now {
-            return self.leave_with(IntroductionNotice::OwnerDidNotCome);
+            return self.leave_with(on.failed_notice());
         }
         self.state.phase = Phase::Waiting {
             on,
@@ -442,9 +442,7 @@ impl IntroductionStep<'_> {
                     self.pass_on_next();
                 }
             }
-            Phase::Waiting { .. } => {
-                self.leave_with(IntroductionNotice::OwnerDidNotCome);
-            }
+            Phase::Waiting { on, .. } => self.leave_with(on.failed_notice()),
             _ => {}
         }
     }

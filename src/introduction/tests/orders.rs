@@ -113,7 +113,9 @@ impl Watched {
             Effect::Leave { reason } => reason.is_some(),
             Effect::SendNotice { notice } => matches!(
                 notice,
-                IntroductionNotice::OwnerNotInvitable | IntroductionNotice::OwnerDidNotCome
+                IntroductionNotice::OwnerNotInvitable
+                    | IntroductionNotice::OwnerDidNotCome
+                    | IntroductionNotice::OwnerCannotRead
             ),
             _ => false,
         });

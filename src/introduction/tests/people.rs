@@ -55,7 +55,7 @@ fn an_owner_without_a_signed_device_is_waited_for_a_week_and_no_longer() {
     assert_eq!(
         late.effects[0],
         Effect::SendNotice {
-            notice: IntroductionNotice::OwnerDidNotCome
+            notice: IntroductionNotice::OwnerCannotRead
         }
     );
     late.carry_out(&view(&[]));
@@ -118,7 +118,7 @@ fn the_ghost_waits_seven_days_in_all() {
     play.carry_out_with(&from_join, no_device);
     assert!(matches!(play.phase(), Phase::Waiting { .. }));
     play.after(11 * minute);
-    let notice = IntroductionNotice::OwnerDidNotCome;
+    let notice = IntroductionNotice::OwnerCannotRead;
     assert_eq!(play.effects[0], Effect::SendNotice { notice });
 
     // A device comes and goes.

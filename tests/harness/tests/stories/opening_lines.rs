@@ -216,7 +216,7 @@ async fn what_comes_in_the_moment_in_which_the_ghost_leaves_is_told_by_the_bot()
 
     let told = story.alice.invited_by(&bot).await?;
     let told = story.alice.accepts(&told).await?;
-    let words = told.sees_part("in which their ghost left").await?;
+    let words = told.sees_part("just as their ghost was leaving").await?;
     ensure!(words.sender == bot && words.was_encrypted());
     story.ends_well(&chat, &sams).await?;
     let said = ciphertexts(&story.alice, chat.id()).await?;

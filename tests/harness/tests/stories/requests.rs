@@ -25,7 +25,7 @@ async fn story(options: WorldOptions) -> Result<Story> {
 /// Alice writes, is told that Sam is asked, and Sam is shown her line and nothing else.
 async fn alice_asks(story: &Story) -> Result<(Chat, Seen)> {
     let chat = story.alice_writes(LINE).await?;
-    let told = chat.sees_part("likes to be asked first").await?;
+    let told = chat.sees_part("wants to be asked first").await?;
     let said = told.text().unwrap_or_default();
     ensure!(told.sender == story.ghost && told.was_encrypted());
     ensure!(said.contains("the service can read"), "{said}");
@@ -282,7 +282,7 @@ async fn killed_at(
 
     let asks = format!("{name} ({}) asks to chat with you", asker.user_id);
     let request = story.control_room.sees_part(&asks).await?;
-    chat.sees_part("likes to be asked first").await?;
+    chat.sees_part("wants to be asked first").await?;
     chat.says(&second).await?;
     let answer = match step {
         Step::Declined => "👎",
@@ -321,7 +321,7 @@ async fn killed_at(
         ensure!(quotes == wanted, "{quotes:#?}");
     }
     // Nobody was told anything twice.
-    let told = times(&chat, &ghost, "likes to be asked first");
+    let told = times(&chat, &ghost, "wants to be asked first");
     let asked = times(&story.control_room, &bot, &asks);
     ensure!((told, asked) == (1, 1), "told {told} times, asked {asked}");
     Ok(room)

@@ -46,9 +46,7 @@ async fn a_strict_handle_has_keys_that_nobody_has_and_the_bot_says_what_could_no
     // Encrypted before Sam was invited: he cannot read it, and Alice hears of that.
     let invite = alice.invited_by(&bot).await?;
     let told = alice.accepts(&invite).await?;
-    let words = told
-        .sees_part("sent before they could be given its key")
-        .await?;
+    let words = told.sees_part("sent too early for them to read it").await?;
     ensure!(words.sender == bot && words.was_encrypted());
     chat.says("here it is once more").await?;
     sams.sees("here it is once more").await?;

@@ -56,7 +56,7 @@ async fn with_the_module_an_owner_who_is_asked_first_is_asked_by_the_ghost_and_o
     ensure!(said.contains("people ask first"), "{said}");
 
     let chat = story.alice_writes(LINE).await?;
-    let told = chat.sees_part("likes to be asked first").await?;
+    let told = chat.sees_part("wants to be asked first").await?;
     ensure!(told.sender == *ghost && told.was_encrypted());
     let shown = story
         .control_room
