@@ -1,6 +1,7 @@
 //! Groups: several people in the origin, several portals.
 
 use super::*;
+use crate::conversation::Home;
 
 /// The people of the origin are Alice and Bob, who came later.
 fn with_bob() -> Conversation {
@@ -156,6 +157,38 @@ fn a_person_shown_by_one_handle_in_two_rooms_ends_the_conversation_by_giving_it_
         ghost: Ghost::new(owned_user_id!("@_dm_alice:hs.test")),
     };
     assert!(after(with_bob(), &[added, closed]).state.unwrap().ended);
+}
+
+/// That nothing happened would tell whose handle it is.
+#[test]
+fn the_handle_of_somebody_in_the_origin_is_added_like_any_other() {
+    let mut group = with_bob();
+    group.people[0].ghost = Ghost::new(owned_user_id!("@_dm_alice:hs.test"));
+    let mut alice = masked("alice").build();
+    alice.ghost = Ghost::new(owned_user_id!("@_dm_alice:hs.test"));
+    let added = Input::Added {
+        person: Box::new(alice),
+        by: Person::new(owned_user_id!("@bob:hs.test")),
+        earlier: vec![one()],
+    };
+    let decision = decide(group, &added);
+    let state = decision.state.unwrap();
+    let (before, added) = state.people.split_at(3);
+    assert!(
+        matches!(before[0].home, Home::Origin { .. })
+            && matches!(added[0].home, Home::Portal { .. })
+    );
+    let told = decision.effects.iter().any(|(room, effect)| {
+        *room == origin()
+            && matches!(
+                effect,
+                Effect::SendNotice {
+                    notice: Notice::MaskedInGroup { .. },
+                    ..
+                }
+            )
+    });
+    assert!(told, "{:?}", decision.effects);
 }
 
 #[test]
