@@ -12,6 +12,7 @@ use ruma::{
 use super::{CheckResult, Checker, OLDEST_SYNAPSE, Problem};
 use crate::{
     config::{CHECK_LOCALPART, Setup},
+    engine::{EngineError, STAMP_TYPE, Stamp, StampHistory},
     handle::GHOST_PREFIX,
     matrix::{Actor, Homeserver, HomeserverOptions, MatrixError},
 };
@@ -148,6 +149,34 @@ impl Checker<'_> {
             "restart Stonechat: it makes them again, with the same keys. Its log names those that it \
              cannot make",
         ))
+    }
+
+    /// Checks that the homeserver knows no newer state of the data folder.
+    pub async fn check_data(&self, history: &StampHistory) -> CheckResult {
+        let bot = self.setup.bot();
+        let bot = bot.map_err(|error| Problem::of_message(&error.to_string()))?;
+        let held: Option<Stamp> = match self
+            .homeserver
+            .account_data(Actor::user(&bot), STAMP_TYPE)
+            .await
+        {
+            Ok(held) => held,
+            Err(error) if error.missing_user().is_some() => None,
+            Err(error) if error.is_refusal() => {
+                return Ok(
+                    "the homeserver keeps no account data for us, so nobody would notice if the \
+                     data folder were set back"
+                        .to_owned(),
+                );
+            }
+            Err(error) => return Err(Problem::from_error(&error, "see the homeserver's log")),
+        };
+        match held {
+            Some(held) if history.is_outdated_by(&held) => {
+                Err(Problem::of_message(&EngineError::StoreSetBack.to_string()))
+            }
+            _ => Ok("the homeserver knows no newer state of the data folder".to_owned()),
+        }
     }
 
     /// Checks that people cannot register names like ours. The namespace is not exclusive, so only

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     cli::{admin::RunningService, run::server_options, tests::Home},
+    engine::{Stamp, StampHistory},
     server::{Admin, AdminSocket, Health, Limits, Listener, SelfTest},
     shutdown,
     testing::FakeAppservice,
@@ -147,6 +148,10 @@ async fn homeserver(fake: Arc<Fake>) -> String {
             }),
         )
         .route("/v3/rooms/{room}/leave", post(async || Json(json!({}))))
+        .route(
+            "/v3/user/{user}/account_data/{kind}",
+            get(async |State(fake): Shared| fake.or("account data", json!({}))),
+        )
         .fallback(any(async || {
             (
                 StatusCode::NOT_FOUND,
@@ -506,4 +511,41 @@ async fn ghosts_that_the_homeserver_does_not_have_are_named() {
         panic!("it runs");
     };
     assert_eq!(running.devices().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_data_folder_that_was_set_back_is_told_what_to_do() {
+    let history = |number| StampHistory {
+        has_users: true,
+        stamps: vec![Stamp {
+            number,
+            mark: "mark".to_owned(),
+        }],
+        ..StampHistory::default()
+    };
+    let held = json!({"number": 7, "mark": "mark"});
+    let both = Both::new(wrong("account data", 200, held)).await;
+    let checker = both.checker().await;
+    checker.check_data(&history(7)).await.unwrap();
+    checker.check_data(&history(9)).await.unwrap();
+    let problem = checker.check_data(&history(6)).await.unwrap_err();
+    assert!(problem.wrong.contains("newer state"), "{problem}");
+    assert!(problem.remedy.contains("restore --force"), "{problem}");
+    assert!(!problem.is_temporary);
+    for (status, body, passes) in [
+        (404, code("M_NOT_FOUND"), true),
+        (403, code("M_FORBIDDEN"), true),
+        (200, json!({"number": "odd"}), true),
+        (502, json!({}), false),
+    ] {
+        let both = Both::new(wrong("account data", status, body)).await;
+        let checked = both.checker().await.check_data(&history(6)).await;
+        assert_eq!(checked.is_ok(), passes, "{status}: {checked:?}");
+        assert!(checked.is_ok() || checked.unwrap_err().is_temporary);
+    }
+    let Observer::Running(running) = &both.running else {
+        panic!("it runs");
+    };
+    let history = running.stamp_history().await.unwrap();
+    assert_eq!(history, StampHistory::default());
 }
