@@ -58,6 +58,11 @@ impl RunningService {
         self.get("devices").await
     }
 
+    /// Returns the ghosts that are still to be made or removed.
+    pub async fn owed_ghosts(&self) -> Result<Vec<OwnedUserId>, CliError> {
+        self.get("owed").await
+    }
+
     /// Returns what the service's store knows about its stamps.
     pub async fn stamp_history(&self) -> Result<StampHistory, CliError> {
         self.get("stamps").await

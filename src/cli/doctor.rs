@@ -349,14 +349,18 @@ impl LocalService {
         checker.check_data(&history.map_err(problem_of)?).await
     }
 
-    /// Checks that the homeserver has the ghosts.
+    /// Checks that the homeserver has the ghosts, and that nothing is still to be done to any.
     async fn check_ghosts(&self, checker: &Checker<'_>) -> CheckResult {
-        let devices = match self.source() {
-            Source::Running(running) => running.devices().await,
-            Source::Opened(admin) => admin.devices().map_err(CliError::from),
-            Source::None => Ok(Vec::new()),
+        let (devices, owed) = match self.source() {
+            Source::Running(running) => (running.devices().await, running.owed_ghosts().await),
+            Source::Opened(admin) => (
+                admin.devices().map_err(CliError::from),
+                admin.owed_ghosts().map_err(CliError::from),
+            ),
+            Source::None => (Ok(Vec::new()), Ok(Vec::new())),
         };
-        checker.check_ghosts(&devices.map_err(problem_of)?).await
+        let (devices, owed) = (devices.map_err(problem_of)?, owed.map_err(problem_of)?);
+        checker.check_ghosts(&devices, &owed).await
     }
 
     /// Returns who can say what is in the store.

@@ -121,6 +121,7 @@ use crate::{
     store::{Store, StoreError},
 };
 
+pub use control_rooms::tasks::owed_ghosts;
 pub use error::EngineError;
 pub use inbox::dead_letters::count_dead_letters;
 pub use maintenance::{

@@ -8,6 +8,7 @@
 //! | `POST /v1/backup` | the stream of a backup, which breaks off if it fails; 409 while another is written |
 //! | `GET /v1/backup` | [`LastBackup`], for a client whose stream broke off |
 //! | `GET /v1/devices` | users of ours and their devices, as a list of pairs |
+//! | `GET /v1/owed` | the ghosts that are still to be made or removed |
 //! | `GET /v1/stamps` | [`StampHistory`] |
 //! | `GET /v1/pushed/{mark}` | [`MarkStatus`]: whether the homeserver pushed a mark of `doctor` |
 //! | `GET /v1/reports/{after}` | [`ModuleStatus`]: what the module in the homeserver reported |
@@ -46,7 +47,7 @@ use super::{
 use crate::{
     clock::Clock,
     crypto::{ready_devices, store::GhostStores},
-    engine::{NOT_IN_BACKUPS, StampHistory, count_dead_letters},
+    engine::{NOT_IN_BACKUPS, StampHistory, count_dead_letters, owed_ghosts},
     shutdown::Shutdown,
     store::{BackupInfo, Store, StoreError},
 };
@@ -142,6 +143,11 @@ impl Admin {
         ready_devices(&self.store, DEVICES_MAX)
     }
 
+    /// Returns the ghosts that are still to be made or removed: the first thousand.
+    pub fn owed_ghosts(&self) -> Result<Vec<OwnedUserId>, StoreError> {
+        owed_ghosts(&self.store, DEVICES_MAX)
+    }
+
     /// Returns what the store knows about its stamps.
     pub fn stamp_history(&self) -> Result<StampHistory, StoreError> {
         StampHistory::load(&self.store)
@@ -186,6 +192,7 @@ pub fn admin_router(admin: Admin) -> Router {
         .route("/v1/status", get(get_status))
         .route("/v1/backup", get(get_last_backup).post(post_backup))
         .route("/v1/devices", get(get_devices))
+        .route("/v1/owed", get(get_owed))
         .route("/v1/stamps", get(get_stamps))
         .route("/v1/pushed/{mark}", get(get_mark_status))
         .route("/v1/reports/{after}", get(get_module_status))
@@ -216,6 +223,10 @@ fn read_status(admin: &Admin) -> Result<Status, StoreError> {
 
 async fn get_devices(State(state): State<Arc<AdminState>>) -> Response {
     answer(state.admin.devices())
+}
+
+async fn get_owed(State(state): State<Arc<AdminState>>) -> Response {
+    answer(state.admin.owed_ghosts())
 }
 
 async fn get_stamps(State(state): State<Arc<AdminState>>) -> Response {
