@@ -8,6 +8,7 @@ use tokio::net::UnixStream;
 
 use super::CliError;
 use crate::{
+    engine::StampHistory,
     matrix::install_crypto_provider,
     server::{LastBackup, MarkStatus, ModuleStatus, SOCKET, Status},
 };
@@ -55,6 +56,16 @@ impl RunningService {
     /// Returns users of the service and their devices.
     pub async fn devices(&self) -> Result<Vec<(OwnedUserId, OwnedDeviceId)>, CliError> {
         self.get("devices").await
+    }
+
+    /// Returns the ghosts that are still to be made or removed.
+    pub async fn owed_ghosts(&self) -> Result<Vec<OwnedUserId>, CliError> {
+        self.get("owed").await
+    }
+
+    /// Returns what the service's store knows about its stamps.
+    pub async fn stamp_history(&self) -> Result<StampHistory, CliError> {
+        self.get("stamps").await
     }
 
     /// Returns whether the homeserver pushed a mark. The answer may take some seconds.

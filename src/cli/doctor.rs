@@ -3,7 +3,6 @@
 use std::{path::Path, process::ExitCode};
 
 use comfy_table::{ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
-use ruma::{OwnedDeviceId, OwnedUserId};
 
 use super::{
     CliError, Service,
@@ -15,7 +14,8 @@ use super::{
 };
 use crate::{
     config::{Setup, secrets::Environment},
-    server::{self, Health, Limits, Listener, SelfTest, ServerError},
+    engine::StampHistory,
+    server::{self, Admin, Health, Limits, Listener, SelfTest, ServerError},
     shutdown,
     store::StoreError,
 };
@@ -133,7 +133,7 @@ pub async fn run(config: &Path, environment: Environment<'_>) -> Result<ExitCode
 
 async fn run_checks(report: &mut Report, config: &Path, environment: Environment<'_>) {
     const DELIVERY_CHECKS: [&str; 2] = ["ping", "to-device"];
-    const HOMESERVER_CHECKS: [&str; 4] = ["homeserver", "token", "device", "namespace"];
+    const HOMESERVER_CHECKS: [&str; 5] = ["homeserver", "data", "token", "device", "namespace"];
 
     let setup = match Setup::load(config, environment) {
         Ok(setup) => {
@@ -145,7 +145,10 @@ async fn run_checks(report: &mut Report, config: &Path, environment: Environment
             setup
         }
         Err(error) => {
-            report.add("configuration", Err(split_remedy(&error.to_string())));
+            report.add(
+                "configuration",
+                Err(Problem::of_message(&error.to_string())),
+            );
             report.skip(&["store"]);
             report.skip(&HOMESERVER_CHECKS);
             report.skip(&DELIVERY_CHECKS);
@@ -171,19 +174,18 @@ async fn run_checks(report: &mut Report, config: &Path, environment: Environment
                 "homeserver",
                 Ok(format!("answers at {}", setup.config.homeserver.url)),
             );
-            let ready = match &local {
-                Ok(local) => local.accept_only(&checker).await,
-                Err(_) => Ok(()),
-            };
-            if let Err(error) = ready {
-                report.add("engine", Err(split_remedy(&error.to_string())));
+            let mut observer = observer.as_ref().ok();
+            if let Ok(local) = &local
+                && !prepare(report, local, &checker).await
+            {
+                observer = None;
             }
-            check_homeserver(report, &checker, observer.as_ref().ok()).await;
+            check_homeserver(report, &checker, observer).await;
             if let Ok(local) = &local {
                 report.add("ghosts", local.check_ghosts(&checker).await);
             }
             report.add_advice("invites", INVITES_ADVICE);
-            check_module(report, &setup, &checker, observer.as_ref().ok()).await;
+            check_module(report, &setup, &checker, observer).await;
             checker.clean_up().await;
         }
         Err(problem) => {
@@ -195,8 +197,21 @@ async fn run_checks(report: &mut Report, config: &Path, environment: Environment
     if let Ok(local) = local
         && let Err(error) = local.close().await
     {
-        report.add("end", Err(split_remedy(&error.to_string())));
+        report.add("end", Err(Problem::of_message(&error.to_string())));
     }
+}
+
+/// Checks that the data folder was not set back, and then has what the homeserver pushes accepted.
+/// Returns `false` if nothing may come: it would be lost when the data is put right.
+async fn prepare(report: &mut Report, local: &LocalService, checker: &Checker<'_>) -> bool {
+    let passed = report.add("data", local.check_data(checker).await);
+    if !passed && local.server.is_some() {
+        return false;
+    }
+    if let Err(error) = local.accept_only(checker).await {
+        report.add("engine", Err(Problem::of_message(&error.to_string())));
+    }
+    true
 }
 
 async fn check_homeserver(report: &mut Report, checker: &Checker<'_>, observer: Option<&Observer>) {
@@ -253,6 +268,17 @@ async fn check_module(
     });
 }
 
+/// Who can say what is in the store.
+enum Source<'a> {
+    Running(&'a RunningService),
+    Opened(Box<Admin>),
+    None,
+}
+
+fn problem_of(error: CliError) -> Problem {
+    Problem::of_message(&error.to_string())
+}
+
 /// A running Stonechat, or a server that runs during the checks. The transactions that this server
 /// accepts wait for the next `run`.
 struct LocalService {
@@ -263,7 +289,7 @@ struct LocalService {
 
 impl LocalService {
     async fn open(setup: &Setup, environment: Environment<'_>) -> Result<Self, Problem> {
-        let of = |error: String| split_remedy(&error);
+        let of = |error: String| Problem::of_message(&error);
         let running = RunningService::find(&setup.data).await;
         if let Some(running) = running.map_err(|error| of(error.to_string()))? {
             return Ok(Self {
@@ -313,22 +339,39 @@ impl LocalService {
         }
     }
 
-    /// Checks that the homeserver has the ghosts.
-    async fn check_ghosts(&self, checker: &Checker<'_>) -> CheckResult {
-        checker.check_ghosts(&self.devices().await?).await
+    /// Checks that the data folder was not set back.
+    async fn check_data(&self, checker: &Checker<'_>) -> CheckResult {
+        let history = match self.source() {
+            Source::Running(running) => running.stamp_history().await,
+            Source::Opened(admin) => admin.stamp_history().map_err(CliError::from),
+            Source::None => Ok(StampHistory::default()),
+        };
+        checker.check_data(&history.map_err(problem_of)?).await
     }
 
-    /// Returns users of ours and their devices.
-    async fn devices(&self) -> Result<Vec<(OwnedUserId, OwnedDeviceId)>, Problem> {
-        let devices = match (&self.observer, &self.server) {
-            (Observer::Running(running), _) => running.devices().await,
-            (Observer::Local(test), Some((service, ..))) => service
-                .admin(Health::default(), test.clone())
-                .devices()
-                .map_err(CliError::from),
-            (Observer::Local(_), None) => Ok(Vec::new()),
+    /// Checks that the homeserver has the ghosts, and that nothing is still to be done to any.
+    async fn check_ghosts(&self, checker: &Checker<'_>) -> CheckResult {
+        let (devices, owed) = match self.source() {
+            Source::Running(running) => (running.devices().await, running.owed_ghosts().await),
+            Source::Opened(admin) => (
+                admin.devices().map_err(CliError::from),
+                admin.owed_ghosts().map_err(CliError::from),
+            ),
+            Source::None => (Ok(Vec::new()), Ok(Vec::new())),
         };
-        devices.map_err(|error| split_remedy(&error.to_string()))
+        let (devices, owed) = (devices.map_err(problem_of)?, owed.map_err(problem_of)?);
+        checker.check_ghosts(&devices, &owed).await
+    }
+
+    /// Returns who can say what is in the store.
+    fn source(&self) -> Source<'_> {
+        match (&self.observer, &self.server) {
+            (Observer::Running(running), _) => Source::Running(running),
+            (Observer::Local(test), Some((service, ..))) => {
+                Source::Opened(Box::new(service.admin(Health::default(), test.clone())))
+            }
+            (Observer::Local(_), None) => Source::None,
+        }
     }
 
     async fn close(self) -> Result<(), CliError> {
@@ -341,10 +384,4 @@ impl LocalService {
         }
         service.close().await
     }
-}
-
-/// Splits a message into the problem and its remedy.
-fn split_remedy(message: &str) -> Problem {
-    let (wrong, remedy) = message.split_once("; ").unwrap_or((message, "correct it"));
-    Problem::new(wrong, remedy)
 }

@@ -76,7 +76,7 @@ async fn serve(
     let router = server::router(service.appservice(), options);
     let servers = Servers::start(listener, router, socket, admin_router);
 
-    let checker = match connect_and_check(setup, &shutdown).await {
+    let checker = match connect_and_check(setup, &service, &shutdown).await {
         Ok(Some(checker)) => checker,
         // Without an engine there is nothing to wait for: no transaction is acknowledged.
         other => {
@@ -215,6 +215,7 @@ impl Servers {
 /// if the service is asked to stop.
 async fn connect_and_check<'a>(
     setup: &'a Setup,
+    service: &Service,
     shutdown: &Shutdown,
 ) -> Result<Option<Checker<'a>>, CliError> {
     let connected = until_it_passes("homeserver", shutdown, || Checker::connect(setup)).await?;
@@ -224,10 +225,13 @@ async fn connect_and_check<'a>(
     let token = until_it_passes("token", shutdown, || checker.check_token()).await?;
     let device = until_it_passes("device", shutdown, || checker.check_device()).await?;
     let namespace = until_it_passes("namespace", shutdown, || checker.check_namespace()).await?;
+    let history = service.stamp_history()?;
+    let data = until_it_passes("data", shutdown, || checker.check_data(&history)).await?;
     for (name, found) in [
         ("token", token),
         ("device", device),
         ("namespace", namespace),
+        ("data", data),
     ] {
         match found {
             Some(found) => info!("{name}: {found}"),

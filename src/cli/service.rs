@@ -11,7 +11,7 @@ use crate::{
     clock::SystemClock,
     config::Setup,
     crypto::store::GhostStores,
-    engine::Engine,
+    engine::{Engine, StampHistory},
     matrix::{Homeserver, transaction::Transaction},
     server::{Admin, Appservice, AppserviceError, Health, SelfTest, ThirdPartyUser},
     shutdown::Shutdown,
@@ -58,6 +58,11 @@ impl Service {
             self_test,
             clock: Arc::new(SystemClock),
         }
+    }
+
+    /// Returns what the store knows about its stamps.
+    pub fn stamp_history(&self) -> Result<StampHistory, CliError> {
+        Ok(StampHistory::load(&self.store)?)
     }
 
     /// Becomes `true` once the engine has started: the work after a restore is done, and the bot is

@@ -18,7 +18,7 @@ use super::{
     CryptoError, EncryptError, Machines,
     device_lists::SignedDevices,
     loading::Pinned,
-    slot::{InUse, KeyShare},
+    slot::{InUse, KeyShare, RefusedShare},
 };
 
 /// The room and the recipients of an encrypted event.
@@ -77,7 +77,7 @@ impl Machines {
     ) -> Result<Box<RawValue>, EncryptError> {
         let ghost = self.pin(user)?;
         let room_lock = ghost.slot.room_lock(&to.room_id);
-        let mut shared = room_lock.lock().await;
+        let mut shares = room_lock.lock().await;
         let mut recipients = to.recipients.clone();
         recipients.retain(|recipient| recipient != user);
         recipients.sort();
@@ -85,43 +85,68 @@ impl Machines {
 
         let within = self.0.settings.devices_fresh_for;
         let machine = ghost.machine().await?;
-        let still = shared
+        let still = shares
+            .last
             .as_ref()
-            .is_some_and(|shared| self.is_still_shared(&machine, to, &recipients, shared));
+            .is_some_and(|last| self.is_still_shared(&machine, to, &recipients, last));
         if still
             && let Some(encrypted) = encrypt_with_active(&machine, to, event_type, content).await?
         {
             return Ok(encrypted);
         }
         drop(machine);
-        *shared = None;
+        if let Some(refused) = &shares.refused
+            && self.is_still_refused(&ghost, &recipients, refused)
+        {
+            let users = refused.users.clone();
+            return Err(EncryptError::NoSignedDevice { users });
+        }
         // Read before the devices, so that a change from here on is noticed next time.
         let received_count = ghost.slot.received_count.load(Ordering::Relaxed);
         let unanswered = self
             .update_device_lists(&ghost, &recipients, within)
             .await?;
         let devices = self.device_list_snapshots(&ghost.slot, &recipients, within);
-        let crowded: Vec<_> = recipients
-            .iter()
-            .filter(|user| ghost.slot.device_lists.is_crowded(user))
-            .cloned()
-            .collect();
-        if !crowded.is_empty() {
-            return Err(EncryptError::TooManyDevices { users: crowded });
-        }
-        let signed = signed_devices(&ghost, &recipients, &unanswered).await?;
+        check_counts(&ghost, &recipients)?;
+        let signed = match signed_devices(&ghost, &recipients, &unanswered).await {
+            Err(EncryptError::NoSignedDevice { users }) => {
+                shares.refused = devices.map(|devices| RefusedShare {
+                    users: users.clone(),
+                    recipients,
+                    devices,
+                    received_count,
+                });
+                return Err(EncryptError::NoSignedDevice { users });
+            }
+            signed => signed?,
+        };
+        shares.last = None;
         self.claim_sessions(&ghost, &signed).await?;
         check_sessions(&ghost, &signed).await?;
         let machine = self.share_key(&ghost, to, &recipients).await?;
         let encrypted = encrypt_with_machine(&machine, to, event_type, content).await?;
         let session = machine.store.active_outbound_session(&to.room_id);
-        *shared = session.zip(devices).map(|(session, devices)| KeyShare {
+        shares.last = session.zip(devices).map(|(session, devices)| KeyShare {
             session: session.session_id().to_owned(),
             recipients,
             devices,
             received_count,
         });
         Ok(encrypted)
+    }
+
+    /// Returns whether another look at the devices of these recipients would show the same.
+    fn is_still_refused(
+        &self,
+        ghost: &Pinned,
+        recipients: &[OwnedUserId],
+        refused: &RefusedShare,
+    ) -> bool {
+        refused.recipients == recipients
+            && refused.received_count == ghost.slot.received_count.load(Ordering::Relaxed)
+            && self
+                .device_list_snapshots(&ghost.slot, recipients, self.0.settings.devices_fresh_for)
+                .is_some_and(|devices| devices == refused.devices)
     }
 
     /// Returns whether sharing the key again would change nothing.
@@ -182,6 +207,18 @@ impl Machines {
         Err(CryptoError::Busy {
             user: ghost.user().to_owned(),
         })
+    }
+}
+
+/// Checks that no recipient has too many devices.
+fn check_counts(ghost: &Pinned, recipients: &[OwnedUserId]) -> Result<(), EncryptError> {
+    let lists = &ghost.slot.device_lists;
+    let crowded = recipients.iter().filter(|user| lists.is_crowded(user));
+    let users: Vec<_> = crowded.cloned().collect();
+    if users.is_empty() {
+        Ok(())
+    } else {
+        Err(EncryptError::TooManyDevices { users })
     }
 }
 

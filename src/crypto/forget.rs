@@ -9,6 +9,7 @@ use super::{
     machines::lock_provisioning,
     record::{ExpectedRooms, ForgottenRooms, GhostKind, GhostRecord, Step},
     replay_guard::ReplayGuard,
+    slot::RoomShares,
 };
 use crate::store::{Batch, Table, prefix};
 
@@ -23,8 +24,8 @@ impl Machines {
             // Waits for an event that is being encrypted there. No other task waits for that,
             // because the machine is not locked yet.
             let room_lock = slot.room_lock(room);
-            let mut shared = room_lock.lock().await;
-            *shared = None;
+            let mut shares = room_lock.lock().await;
+            *shares = RoomShares::default();
             // From here on no task uses the machine, and its memory is gone.
             let unloaded = self.unload(&slot).await;
             let mut batch = Batch::new();

@@ -115,8 +115,25 @@ pub(super) struct KeyShare {
     pub(super) received_count: u64,
 }
 
-/// The lock of a room, around the last sharing of its key.
-pub(super) type RoomLock = Arc<tokio::sync::Mutex<Option<KeyShare>>>;
+/// Recipients of whom some had no signed device, and what we knew of their devices. While none of
+/// this has changed, no message can be encrypted for all of them.
+pub(super) struct RefusedShare {
+    pub(super) users: Vec<OwnedUserId>,
+    pub(super) recipients: Vec<OwnedUserId>,
+    pub(super) devices: Vec<DeviceListSnapshot>,
+    pub(super) received_count: u64,
+}
+
+/// What is known of the last messages that were encrypted in a room. Both are kept side by side: in a
+/// group with somebody who has no signed device each message is tried for everybody first.
+#[derive(Default)]
+pub(super) struct RoomShares {
+    pub(super) last: Option<KeyShare>,
+    pub(super) refused: Option<RefusedShare>,
+}
+
+/// The lock of a room, around the sharing of its key.
+pub(super) type RoomLock = Arc<tokio::sync::Mutex<RoomShares>>;
 
 impl Slot {
     /// Maximum number of rooms whose locks are kept while no task holds them.

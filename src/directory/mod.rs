@@ -82,7 +82,20 @@ pub use self::{
     usage::{Counted, Limit, Usage, host_of},
     verdict::{OpaqueReason, ReachQuery, Verdict},
 };
-use crate::{handle::Handle, ids::Person, store::Store};
+use crate::{
+    handle::Handle,
+    ids::Person,
+    store::{Store, StoreError},
+};
+
+/// Returns whether the handle of a ghost is frozen, for those who have the store but no directory.
+pub fn is_frozen(store: &Store, ghost: &UserId) -> Result<bool, StoreError> {
+    let Some(handle) = Handle::of_ghost(ghost.localpart()) else {
+        return Ok(false);
+    };
+    let record = store.get_cached::<Handles>(&handle.key().to_owned())?;
+    Ok(record.is_some_and(|record| matches!(record.state, HandleState::Frozen { .. })))
+}
 
 /// The directory of handles. Clones share one.
 #[derive(Clone, Debug)]

@@ -48,6 +48,15 @@ pub enum EngineError {
     /// Another room of the conversation does not exist yet.
     #[error("the other room of the conversation is not there yet")]
     NotThereYet,
+    /// The homeserver holds a stamp that the store does not know.
+    #[error(
+        "the homeserver knows a newer state of the data folder: an older copy of the folder or an \
+         older snapshot of the machine was put in its place, or another Stonechat runs on a copy of \
+         it. To go on would use message keys a second time; put the newest state back, or stop every \
+         other Stonechat and run `stonechat backup FILE` and `stonechat restore --force FILE` here: \
+         every ghost then gets a new device, and no client warns"
+    )]
+    StoreSetBack,
     /// The service is stopping.
     #[error("the service is stopping")]
     Stopping,
@@ -68,9 +77,11 @@ impl EngineError {
             | Self::TargetOnItsWay
             | Self::NotThereYet
             | Self::Decrypt(DecryptError::SenderUnknown) => Fate::Failing,
-            Self::Decrypt(_) | Self::Directory(_) | Self::Refused(_) | Self::Record(_) => {
-                Fate::Final
-            }
+            Self::Decrypt(_)
+            | Self::Directory(_)
+            | Self::Refused(_)
+            | Self::Record(_)
+            | Self::StoreSetBack => Fate::Final,
         }
     }
 

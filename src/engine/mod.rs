@@ -6,7 +6,7 @@
 //!
 //! | folder or file | what it does |
 //! |---|---|
-//! | `maintenance` | after a restore and from time to time: reconciles every ghost, deletes what has expired |
+//! | `maintenance` | at a start, after a restore and from time to time: notices a store that was set back, reconciles every ghost, deletes what has expired |
 //! | `actors` | one actor per room, which takes what arrives there in order, has it decided and carries out the effects |
 //! | `introductions`, `control_rooms` | what happens in a room with an introduction or with the bot, and how its effects are carried out |
 //! | `conversations` | conversations of masked handles: decides on them under one lock, forwards events, looks after portals |
@@ -122,9 +122,13 @@ use crate::{
     store::{Store, StoreError},
 };
 
+pub use control_rooms::tasks::owed_ghosts;
 pub use error::EngineError;
 pub use inbox::dead_letters::count_dead_letters;
-pub use maintenance::restore::NOT_IN_BACKUPS;
+pub use maintenance::{
+    restore::NOT_IN_BACKUPS,
+    stamp::{STAMP_TYPE, Stamp, StampHistory},
+};
 
 /// The table of control rooms, to count those in a backup.
 pub const CONTROL_ROOMS_TABLE: u8 = <records::ControlRooms as crate::store::Table>::ID;
@@ -321,6 +325,7 @@ impl Engine {
         self.machines()
             .provision(&settings.bot, &settings.bot_name)
             .await?;
+        self.renew_stamp_at_start().await?;
         self.0.started.store(true, Ordering::Release);
         let engine = self.clone();
         self.spawn(async move { engine.answer_bells().await });

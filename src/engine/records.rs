@@ -360,6 +360,11 @@ table! {
     LostSessions = 59, true, (OwnedRoomId, String) => LostSession
 }
 
+table! {
+    /// The marks of the store's newest stamps, by number: the newest 200.
+    Stamps = 62, false, u64 => String
+}
+
 /// A group session whose key did not come in time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::engine) struct LostSession {

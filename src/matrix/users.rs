@@ -1,4 +1,5 @@
-//! Our users: registering them, their profiles, and pings, which prove that the token works.
+//! Our users: registering them, their profiles, what they keep on the homeserver, and pings, which
+//! prove that the token works.
 
 use std::time::Duration;
 
@@ -7,10 +8,14 @@ use ruma::{
     api::client::{
         account::{get_username_availability, register, whoami},
         appservice::request_ping,
+        config::{get_global_account_data, set_global_account_data},
         profile::{get_profile, set_profile_field},
     },
+    events::GlobalAccountDataEventType,
     profile::ProfileFieldValue,
+    serde::Raw,
 };
+use serde::{Serialize, de::DeserializeOwned};
 
 use super::{Actor, Homeserver, MatrixError};
 
@@ -93,6 +98,38 @@ impl Homeserver {
     pub async fn write_display_name(&self, who: Actor<'_>, name: &str) -> Result<(), MatrixError> {
         let value = ProfileFieldValue::DisplayName(name.to_owned());
         let request = set_profile_field::v3::Request::new(who.user.to_owned(), value);
+        self.send(who, request).await.map(drop)
+    }
+
+    /// Returns what one of our users keeps on the homeserver under a type; `None` if there is nothing,
+    /// or something else than `T`.
+    pub async fn account_data<T: DeserializeOwned>(
+        &self,
+        who: Actor<'_>,
+        kind: &str,
+    ) -> Result<Option<T>, MatrixError> {
+        let kind = GlobalAccountDataEventType::from(kind);
+        let request = get_global_account_data::v3::Request::new(who.user.to_owned(), kind);
+        match self.send(who, request).await {
+            Ok(answer) => Ok(answer.account_data.deserialize_as_unchecked().ok()),
+            Err(error) if error.has_errcode("M_NOT_FOUND") => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Keeps something for one of our users on the homeserver, in the place of what was kept under
+    /// the same type.
+    pub async fn set_account_data(
+        &self,
+        who: Actor<'_>,
+        kind: &str,
+        data: &impl Serialize,
+    ) -> Result<(), MatrixError> {
+        let kind = GlobalAccountDataEventType::from(kind);
+        let data = Raw::new(data).map_err(|error| MatrixError::Request(error.to_string()))?;
+        let user = who.user.to_owned();
+        let request =
+            set_global_account_data::v3::Request::new_raw(user, kind, data.cast_unchecked());
         self.send(who, request).await.map(drop)
     }
 

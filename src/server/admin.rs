@@ -8,6 +8,8 @@
 //! | `POST /v1/backup` | the stream of a backup, which breaks off if it fails; 409 while another is written |
 //! | `GET /v1/backup` | [`LastBackup`], for a client whose stream broke off |
 //! | `GET /v1/devices` | users of ours and their devices, as a list of pairs |
+//! | `GET /v1/owed` | the ghosts that are still to be made or removed |
+//! | `GET /v1/stamps` | [`StampHistory`] |
 //! | `GET /v1/pushed/{mark}` | [`MarkStatus`]: whether the homeserver pushed a mark of `doctor` |
 //! | `GET /v1/reports/{after}` | [`ModuleStatus`]: what the module in the homeserver reported |
 //!
@@ -45,7 +47,7 @@ use super::{
 use crate::{
     clock::Clock,
     crypto::{ready_devices, store::GhostStores},
-    engine::{NOT_IN_BACKUPS, count_dead_letters},
+    engine::{NOT_IN_BACKUPS, StampHistory, count_dead_letters, owed_ghosts},
     shutdown::Shutdown,
     store::{BackupInfo, Store, StoreError},
 };
@@ -140,6 +142,16 @@ impl Admin {
     pub fn devices(&self) -> Result<Vec<(OwnedUserId, OwnedDeviceId)>, StoreError> {
         ready_devices(&self.store, DEVICES_MAX)
     }
+
+    /// Returns the ghosts that are still to be made or removed: the first thousand.
+    pub fn owed_ghosts(&self) -> Result<Vec<OwnedUserId>, StoreError> {
+        owed_ghosts(&self.store, DEVICES_MAX)
+    }
+
+    /// Returns what the store knows about its stamps.
+    pub fn stamp_history(&self) -> Result<StampHistory, StoreError> {
+        StampHistory::load(&self.store)
+    }
 }
 
 /// The state of the service.
@@ -180,6 +192,8 @@ pub fn admin_router(admin: Admin) -> Router {
         .route("/v1/status", get(get_status))
         .route("/v1/backup", get(get_last_backup).post(post_backup))
         .route("/v1/devices", get(get_devices))
+        .route("/v1/owed", get(get_owed))
+        .route("/v1/stamps", get(get_stamps))
         .route("/v1/pushed/{mark}", get(get_mark_status))
         .route("/v1/reports/{after}", get(get_module_status))
         .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
@@ -187,8 +201,13 @@ pub fn admin_router(admin: Admin) -> Router {
 }
 
 async fn get_status(State(state): State<Arc<AdminState>>) -> Response {
-    match read_status(&state.admin) {
-        Ok(status) => Json(status).into_response(),
+    answer(read_status(&state.admin))
+}
+
+/// Returns what was read from the store, or why it could not be read.
+fn answer(read: Result<impl Serialize, StoreError>) -> Response {
+    match read {
+        Ok(read) => Json(read).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }
@@ -203,10 +222,15 @@ fn read_status(admin: &Admin) -> Result<Status, StoreError> {
 }
 
 async fn get_devices(State(state): State<Arc<AdminState>>) -> Response {
-    match state.admin.devices() {
-        Ok(devices) => Json(devices).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
-    }
+    answer(state.admin.devices())
+}
+
+async fn get_owed(State(state): State<Arc<AdminState>>) -> Response {
+    answer(state.admin.owed_ghosts())
+}
+
+async fn get_stamps(State(state): State<Arc<AdminState>>) -> Response {
+    answer(state.admin.stamp_history())
 }
 
 async fn get_mark_status(

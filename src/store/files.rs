@@ -85,6 +85,13 @@ pub(super) fn sync_tree(folder: &Path) -> Result<(), StoreError> {
 /// How long to wait for a lock that another process holds.
 const LOCK_WAIT_MAX: Duration = Duration::from_millis(500);
 
+/// Unlocks a file that is about to be closed. To close it is not enough: a child process that is just
+/// being started shares the open file, and with it the lock, until it calls `exec`.
+fn unlock(file: &File) {
+    // If this fails, closing it is left.
+    let _ = file.unlock();
+}
+
 /// Locks a file. A child process inherits the open files of its parent until it calls `exec`, and
 /// so may hold the lock for a moment after the parent has released it.
 #[expect(
@@ -105,7 +112,13 @@ fn lock(file: &File) -> Result<(), TryLockError> {
 
 /// The lock of a store. The system releases it when the process ends.
 #[derive(Debug)]
-pub(super) struct Lock(#[expect(dead_code, reason = "held for its lock")] File);
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        unlock(&self.0);
+    }
+}
 
 impl Lock {
     pub(super) fn take(folder: &Path) -> Result<Self, StoreError> {
@@ -193,6 +206,14 @@ enum SideStorage {
         failure: StoreFailure,
     },
     Memory(Mutex<Vec<u8>>),
+}
+
+impl Drop for SideStorage {
+    fn drop(&mut self) {
+        if let Self::Disk { file, .. } = self {
+            unlock(file);
+        }
+    }
 }
 
 impl std::fmt::Debug for SideFile {
@@ -303,5 +324,24 @@ impl SideFile {
                 Ok(())
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use assert_matches::assert_matches;
+
+    use super::*;
+
+    #[test]
+    fn a_lock_that_was_given_back_is_free_although_its_file_is_shared() {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = Lock::take(folder.path()).unwrap();
+        // As a process does that is just being started.
+        let shared = lock.0.try_clone().unwrap();
+        assert_matches!(Lock::take(folder.path()), Err(StoreError::InUse { .. }));
+        drop(lock);
+        Lock::take(folder.path()).unwrap();
+        drop(shared);
     }
 }

@@ -12,6 +12,7 @@ use ruma::{
 use super::{CheckResult, Checker, OLDEST_SYNAPSE, Problem};
 use crate::{
     config::{CHECK_LOCALPART, Setup},
+    engine::{EngineError, STAMP_TYPE, Stamp, StampHistory},
     handle::GHOST_PREFIX,
     matrix::{Actor, Homeserver, HomeserverOptions, MatrixError},
 };
@@ -114,8 +115,13 @@ impl Checker<'_> {
         }
     }
 
-    /// Checks that the homeserver has users of ours and their devices.
-    pub async fn check_ghosts(&self, devices: &[(OwnedUserId, OwnedDeviceId)]) -> CheckResult {
+    /// Checks that the homeserver has users of ours and their devices, and that none of the ghosts
+    /// `owed` is still to be made or removed.
+    pub async fn check_ghosts(
+        &self,
+        devices: &[(OwnedUserId, OwnedDeviceId)],
+        owed: &[OwnedUserId],
+    ) -> CheckResult {
         let mut missing = Vec::new();
         for (user, device) in devices {
             match self.homeserver.whoami(Actor::device(user, device)).await {
@@ -124,30 +130,64 @@ impl Checker<'_> {
                     if error.has_errcode("M_UNKNOWN_DEVICE")
                         || error.has_errcode("M_FORBIDDEN") =>
                 {
-                    missing.push(user.as_str());
+                    missing.push(user.clone());
                 }
                 Err(error) => {
                     return Err(Problem::from_error(&error, "see the homeserver's log"));
                 }
             }
         }
-        if missing.is_empty() {
-            return Ok(format!("the homeserver has all {} of them", devices.len()));
+        if !missing.is_empty() {
+            return Err(Problem::new(
+                format!(
+                    "the homeserver does not have {}, or not their devices: was its database set \
+                     back, or did somebody delete them?",
+                    list_some(&missing)
+                ),
+                "restart Stonechat: it makes them again, with the same keys. Its log names those that it \
+                 cannot make",
+            ));
         }
-        let named = missing.len().min(GHOSTS_NAMED_MAX);
-        let more = match missing.len() - named {
-            0 => String::new(),
-            more => format!(" and {more} more"),
+        if !owed.is_empty() {
+            return Err(Problem::new(
+                format!(
+                    "{} could not be made or removed when their handles changed ({} in all)",
+                    list_some(owed),
+                    owed.len()
+                ),
+                "Stonechat tries again every five minutes, and says in its log what the homeserver \
+                 answered",
+            ));
+        }
+        Ok(format!("the homeserver has all {} of them", devices.len()))
+    }
+
+    /// Checks that the homeserver knows no newer state of the data folder.
+    pub async fn check_data(&self, history: &StampHistory) -> CheckResult {
+        let bot = self.setup.bot();
+        let bot = bot.map_err(|error| Problem::of_message(&error.to_string()))?;
+        let held: Option<Stamp> = match self
+            .homeserver
+            .account_data(Actor::user(&bot), STAMP_TYPE)
+            .await
+        {
+            Ok(held) => held,
+            Err(error) if error.missing_user().is_some() => None,
+            Err(error) if error.is_refusal() => {
+                return Ok(
+                    "the homeserver keeps no account data for us, so nobody would notice if the \
+                     data folder were set back"
+                        .to_owned(),
+                );
+            }
+            Err(error) => return Err(Problem::from_error(&error, "see the homeserver's log")),
         };
-        Err(Problem::new(
-            format!(
-                "the homeserver does not have {}{more}, or not their devices: was its database set \
-                 back, or did somebody delete them?",
-                missing[..named].join(", ")
-            ),
-            "restart Stonechat: it makes them again, with the same keys. Its log names those that it \
-             cannot make",
-        ))
+        match held {
+            Some(held) if history.is_outdated_by(&held) => {
+                Err(Problem::of_message(&EngineError::StoreSetBack.to_string()))
+            }
+            _ => Ok("the homeserver knows no newer state of the data folder".to_owned()),
+        }
     }
 
     /// Checks that people cannot register names like ours. The namespace is not exclusive, so only
@@ -235,6 +275,17 @@ impl Checker<'_> {
             ))
         }
     }
+}
+
+/// Returns the first of these users, and the number of the others.
+fn list_some(users: &[OwnedUserId]) -> String {
+    let named: Vec<&str> = users.iter().map(|user| user.as_str()).collect();
+    let shown = named.len().min(GHOSTS_NAMED_MAX);
+    let more = match named.len() - shown {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!("{}{more}", named[..shown].join(", "))
 }
 
 fn is_of_type(event: &serde_json::value::RawValue, wanted: &str) -> bool {

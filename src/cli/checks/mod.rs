@@ -44,6 +44,12 @@ impl Problem {
         }
     }
 
+    /// Returns the problem of a message that has its remedy after a semicolon.
+    pub fn of_message(message: &str) -> Self {
+        let (wrong, remedy) = message.split_once("; ").unwrap_or((message, "correct it"));
+        Self::new(wrong, remedy)
+    }
+
     /// Adds the homeserver's own message.
     fn with_server_message(mut self, message: &str) -> Self {
         self.server_message = Some(message.to_owned());

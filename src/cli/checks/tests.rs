@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     cli::{admin::RunningService, run::server_options, tests::Home},
+    engine::{Stamp, StampHistory},
     server::{Admin, AdminSocket, Health, Limits, Listener, SelfTest},
     shutdown,
     testing::FakeAppservice,
@@ -147,6 +148,10 @@ async fn homeserver(fake: Arc<Fake>) -> String {
             }),
         )
         .route("/v3/rooms/{room}/leave", post(async || Json(json!({}))))
+        .route(
+            "/v3/user/{user}/account_data/{kind}",
+            get(async |State(fake): Shared| fake.or("account data", json!({}))),
+        )
         .fallback(any(async || {
             (
                 StatusCode::NOT_FOUND,
@@ -489,21 +494,74 @@ async fn ghosts_that_the_homeserver_does_not_have_are_named() {
         .collect();
     let both = Both::new(right()).await;
     let checker = both.checker().await;
-    let found = checker.check_ghosts(&ghosts).await.unwrap();
+    let found = checker.check_ghosts(&ghosts, &[]).await.unwrap();
     assert!(found.contains("all 12"), "{found}");
     for (status, errcode) in [(400, "M_UNKNOWN_DEVICE"), (403, "M_FORBIDDEN")] {
         let both = Both::new(wrong("whoami with device", status, code(errcode))).await;
         let checker = both.checker().await;
-        let problem = checker.check_ghosts(&ghosts).await.unwrap_err();
+        let problem = checker.check_ghosts(&ghosts, &[]).await.unwrap_err();
         assert!(problem.wrong.contains("@_dm_g9:example.org and 2 more"));
         assert!(problem.remedy.contains("restart"), "{problem}");
     }
     let both = Both::new(wrong("whoami with device", 502, json!({}))).await;
     let checker = both.checker().await;
-    let problem = checker.check_ghosts(&ghosts).await.unwrap_err();
+    let problem = checker.check_ghosts(&ghosts, &[]).await.unwrap_err();
     assert!(problem.is_temporary, "{problem}");
     let Observer::Running(running) = &both.running else {
         panic!("it runs");
     };
     assert_eq!(running.devices().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn ghosts_that_are_still_to_be_made_are_counted() {
+    let ghosts: Vec<OwnedUserId> = (0..12)
+        .map(|n| format!("@_dm_g{n}:example.org").try_into().unwrap())
+        .collect();
+    let both = Both::new(right()).await;
+    let problem = both.checker().await.check_ghosts(&[], &ghosts).await;
+    let problem = problem.unwrap_err();
+    assert!(problem.wrong.contains("and 2 more could not be made"));
+    assert!(problem.wrong.contains("12 in all"), "{problem}");
+    let Observer::Running(running) = &both.running else {
+        panic!("it runs");
+    };
+    assert_eq!(running.owed_ghosts().await.unwrap(), [] as [OwnedUserId; 0]);
+}
+
+#[tokio::test]
+async fn a_data_folder_that_was_set_back_is_told_what_to_do() {
+    let history = |number| StampHistory {
+        has_users: true,
+        stamps: vec![Stamp {
+            number,
+            mark: "mark".to_owned(),
+        }],
+        ..StampHistory::default()
+    };
+    let held = json!({"number": 7, "mark": "mark"});
+    let both = Both::new(wrong("account data", 200, held)).await;
+    let checker = both.checker().await;
+    checker.check_data(&history(7)).await.unwrap();
+    checker.check_data(&history(9)).await.unwrap();
+    let problem = checker.check_data(&history(6)).await.unwrap_err();
+    assert!(problem.wrong.contains("newer state"), "{problem}");
+    assert!(problem.remedy.contains("restore --force"), "{problem}");
+    assert!(!problem.is_temporary);
+    for (status, body, passes) in [
+        (404, code("M_NOT_FOUND"), true),
+        (403, code("M_FORBIDDEN"), true),
+        (200, json!({"number": "odd"}), true),
+        (502, json!({}), false),
+    ] {
+        let both = Both::new(wrong("account data", status, body)).await;
+        let checked = both.checker().await.check_data(&history(6)).await;
+        assert_eq!(checked.is_ok(), passes, "{status}: {checked:?}");
+        assert!(checked.is_ok() || checked.unwrap_err().is_temporary);
+    }
+    let Observer::Running(running) = &both.running else {
+        panic!("it runs");
+    };
+    let history = running.stamp_history().await.unwrap();
+    assert_eq!(history, StampHistory::default());
 }

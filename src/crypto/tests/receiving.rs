@@ -135,6 +135,33 @@ async fn a_key_that_comes_before_its_room_is_expected_waits_for_it() {
 }
 
 #[tokio::test]
+async fn a_key_that_comes_twice_is_reported_once_and_disturbs_nothing() {
+    let world = World::with_sam().await;
+    let alice = Person::new(&world.fake, ALICE).await;
+    let event = alice.says(room(), &[sam()], "one").await;
+    let to_device = world.fake.take_incoming(sam(), &world.device(sam()));
+    let to_device = to_device.to_device;
+    let mut reported = Vec::new();
+    for _ in 0..2 {
+        let incoming = IncomingCrypto {
+            to_device: to_device.clone(),
+            ..Default::default()
+        };
+        let keys = world.machines.receive_and_respond(sam(), incoming).await;
+        reported.push(keys.unwrap().len());
+        assert_eq!(world.decrypt(&event).await.unwrap(), "one");
+    }
+    assert_eq!(reported, [1, 0]);
+    let next = alice.says(room(), &[sam()], "two").await;
+    world.deliver(sam()).await;
+    assert_eq!(world.decrypt(&next).await.unwrap(), "two");
+    world.encrypt(&[alice.user()], "three").await.unwrap();
+    alice.query(&[sam()]).await;
+    alice.receives().await;
+    assert_eq!(alice.unreadable(), 0);
+}
+
+#[tokio::test]
 async fn a_key_of_a_room_that_nobody_expects_is_kept_for_minutes_only() {
     for sweeps in [false, true] {
         let world = World::with_sam().await;

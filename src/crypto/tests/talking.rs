@@ -319,6 +319,48 @@ async fn the_next_message_waits_for_no_disk() {
     }
 }
 
+#[tokio::test]
+async fn somebody_who_is_left_out_of_a_group_costs_its_next_messages_nothing() {
+    let world = World::with_sam().await;
+    let alice = Person::new(&world.fake, ALICE).await;
+    let bob = Person::unsigned(&world.fake, "@bob:hs.test", "OLD").await;
+    // As the engine does: for everybody first, then without those who cannot read it.
+    let say = async |text: &str| {
+        match world.encrypt(&[alice.user(), bob.user()], text).await {
+            Err(EncryptError::NoSignedDevice { users }) => assert_eq!(users, [bob.user()]),
+            other => panic!("{other:?}"),
+        }
+        world.encrypt(&[alice.user()], text).await.unwrap()
+    };
+    let first = say("one").await;
+    world.store.flush().await.unwrap();
+    let before = (world.store.flushes(), world.fake.log().len());
+    let events = [first, say("two").await, say("three").await];
+    world.store.flush().await.unwrap();
+    assert_eq!(
+        (world.store.flushes(), world.fake.log().len()),
+        before,
+        "no key is shared again"
+    );
+    alice.query(&[sam()]).await;
+    alice.receives().await;
+    for (event, text) in events.iter().zip(["one", "two", "three"]) {
+        assert_eq!(alice.reads(room(), event).await.unwrap(), text);
+    }
+    // Once we hear that he has a signed device, he is left out no longer.
+    let signed = Person::new(&world.fake, "@bob:hs.test").await;
+    let bobs = [signed.user().to_owned()];
+    world
+        .machines
+        .mark_device_lists_outdated(sam(), &bobs)
+        .await;
+    let both = [alice.user(), signed.user()];
+    let event = world.encrypt(&both, "four").await.unwrap();
+    signed.query(&[sam()]).await;
+    signed.receives().await;
+    assert_eq!(signed.reads(room(), &event).await.unwrap(), "four");
+}
+
 /// What the ghost learns of somebody's devices on its way to something else counts as well.
 #[tokio::test]
 async fn a_new_device_is_dealt_with_however_we_heard_of_it() {

@@ -1,16 +1,35 @@
 //! Carries out what a command to the bot has started.
 
+use ruma::OwnedUserId;
+
 use crate::{
-    bot,
-    directory::HandleState,
+    bot, directory,
     engine::{
         Engine, EngineError,
         ghosts::is_foreign,
         records::{InboxItem, OwedGhost, OwedGhosts},
     },
     ids::Ghost,
-    store::Batch,
+    store::{Batch, Store, StoreError},
 };
+
+/// Returns the ghosts that are still to be made or removed, at most `limit`. Those of frozen handles
+/// are left out: nothing more is done to them.
+pub fn owed_ghosts(store: &Store, limit: usize) -> Result<Vec<OwnedUserId>, StoreError> {
+    let mut ghosts: Vec<OwnedUserId> = Vec::new();
+    for page in store.pages::<OwedGhosts>(&[]) {
+        for (ghost, owed) in page? {
+            if ghosts.len() >= limit {
+                return Ok(ghosts);
+            }
+            let removes = matches!(owed.effect, bot::Effect::RetireGhost { .. });
+            if removes || !directory::is_frozen(store, &ghost)? {
+                ghosts.push(ghost.into());
+            }
+        }
+    }
+    Ok(ghosts)
+}
 
 impl Engine {
     pub(in crate::engine) async fn carry_out_bot_effect(
@@ -138,10 +157,7 @@ impl Engine {
         owed: &OwedGhost,
     ) -> Result<(), EngineError> {
         let removes = matches!(owed.effect, bot::Effect::RetireGhost { .. });
-        let record = self.directory().by_ghost(ghost)?;
-        if !removes
-            && record.is_some_and(|record| matches!(record.state, HandleState::Frozen { .. }))
-        {
+        if !removes && directory::is_frozen(self.store(), ghost)? {
             return Ok(());
         }
         // Another owner's claim has its own effects. A ghost that is to be removed is looked after

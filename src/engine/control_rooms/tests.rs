@@ -4,7 +4,7 @@ mod notices;
 
 use std::sync::Arc;
 
-use ruma::{OwnedRoomId, owned_room_id, owned_user_id, room_id, user_id};
+use ruma::{OwnedRoomId, OwnedUserId, owned_room_id, owned_user_id, room_id, user_id};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
@@ -481,6 +481,15 @@ async fn a_ghost_that_could_not_be_made_is_made_later_and_its_owner_told() {
         "{said}"
     );
     assert!(house.store.contains::<OwedGhosts>(&ghost).unwrap());
+    assert_eq!(
+        crate::engine::owed_ghosts(&house.store, 9).unwrap(),
+        [OwnedUserId::from(ghost.clone())]
+    );
+    assert!(
+        crate::engine::owed_ghosts(&house.store, 0)
+            .unwrap()
+            .is_empty()
+    );
 
     let machines = house.engine.machines();
     assert!(machines.device_of(&ghost).unwrap().is_none());

@@ -6,4 +6,7 @@ pub(in crate::engine) mod restore;
 #[cfg(test)]
 pub(in crate::engine) mod restore_tests;
 pub(in crate::engine) mod resync;
+pub(in crate::engine) mod stamp;
+#[cfg(test)]
+mod stamp_tests;
 pub(in crate::engine) mod sweeper;

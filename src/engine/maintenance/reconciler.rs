@@ -81,6 +81,7 @@ impl Engine {
                 () = clock::sleep(self.0.settings.reconcile_every) => {}
                 _ = stop.wait_for(|stop| *stop) => return,
             }
+            self.renew_stamp_in_operation().await;
         }
     }
 

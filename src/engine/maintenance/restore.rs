@@ -27,7 +27,8 @@ use crate::{
         control_room::ControlEffect,
         records::{
             ActiveRoomsByGhost, ControlRooms, Inbox, InboxItem, Outbox, QueuedEffect, QuotedEvents,
-            RestoreProgress, RestoreRecord, RetainedEvents, RoomsToNotify, SyncTokens, ToDevice,
+            RestoreProgress, RestoreRecord, RetainedEvents, RoomsToNotify, Stamps, SyncTokens,
+            ToDevice,
         },
     },
     handle::{Handle, ghost_id},
@@ -35,8 +36,9 @@ use crate::{
     store::{Batch, Store, StoreError, Table},
 };
 
-/// Tables that a backup leaves out: they track the progress of an earlier restore.
-pub const NOT_IN_BACKUPS: [u8; 2] = [RestoreProgress::ID, RoomsToNotify::ID];
+/// Tables that a backup leaves out: they track the progress of an earlier restore, or belong to one
+/// state of the store.
+pub const NOT_IN_BACKUPS: [u8; 3] = [RestoreProgress::ID, RoomsToNotify::ID, Stamps::ID];
 
 /// Maximum number of records that are deleted in one write.
 const DELETE_BATCH_RECORDS: usize = 500;
@@ -124,6 +126,8 @@ impl Engine {
         self.rotate_all_devices().await?;
         self.resync_all().await?;
         self.look_for_strangers().await?;
+        // As long as the store counts as restored, it may have an older stamp than the homeserver.
+        self.renew_stamp_at_start().await?;
         let mut record = self.restoration()?;
         record.done = true;
         let mut batch = Batch::new();

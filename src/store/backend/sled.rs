@@ -27,7 +27,7 @@ use crate::store::{
 };
 
 /// Maximum number of further attempts while threads of a closed database hold sled's lock.
-const LOCK_RETRIES_MAX: u32 = 40;
+const LOCK_RETRIES_MAX: u32 = 200;
 /// How long to wait before another attempt.
 const LOCK_RETRY_PAUSE: Duration = Duration::from_millis(50);
 

@@ -217,6 +217,25 @@ async fn somebody_whose_keys_always_get_lost_holds_up_nobody() {
     assert!(waits(&it, &sender));
 }
 
+#[tokio::test]
+async fn a_key_that_comes_after_its_message_is_waited_for() {
+    let (mut it, alice) = with_alice().await;
+    let device = it.engine.machines().device_of(&sam()).unwrap().unwrap();
+    let event = alice.says(&origin(), &[&sam()], "late").await;
+    let key = it.fake.take_incoming(&sam(), &device);
+    let event: Value = serde_json::from_str(event.get()).unwrap();
+    it.keep(&event);
+    let id = event["event_id"].as_str().unwrap();
+    let number = it.put_due(forward(id, RoomRole::Portal(1), true));
+    assert!(!it.try_again(number).await, "it waits");
+    assert_eq!(it.fake.sent(&portal()), 0);
+    let machines = it.engine.machines().clone();
+    machines.receive_and_respond(&sam(), key).await.unwrap();
+    assert!(it.try_again(number).await);
+    assert_eq!(it.fake.sent(&portal()), 1);
+    assert_eq!(it.notices(&origin()), []);
+}
+
 impl Talk {
     /// A message of a session is given up. Returns what its sender is told.
     fn loses(&mut self, n: usize) -> Option<&'static str> {

@@ -10,7 +10,7 @@
 //! | `requests` | an owner who likes to be asked first |
 //! | `strict`, `memory` | handles for which nothing passes through the service |
 //! | `crashes`, `outages` | kills, restarts and dead networks in between |
-//! | `restores` | the service comes back from a backup |
+//! | `restores`, `healing` | the service comes back from a backup; one side is set back, or loses a part |
 //! | `masked`, `masked_kinds`, `masked_kills`, `masked_rooms` | handles whose ghosts carry what is said, and what becomes of their rooms |
 //! | `module` | the same with the module in Synapse: no ghost is ever there |
 //! | `large_bodies` | a transaction that strangers made as large as they could |
@@ -26,6 +26,7 @@ mod crashes;
 mod federation;
 mod forgetting;
 mod harness_itself;
+mod healing;
 mod introductions;
 mod large_bodies;
 mod masked;
