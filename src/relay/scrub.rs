@@ -183,21 +183,30 @@ impl<'a> Scrubber<'a> {
         {
             return event.to_string();
         }
-        if is_content(text) && !self.names(text) {
+        if self.is_usable_content(text) {
             return text.to_owned();
         }
-        // A client may read it as an address, with the server's name still in it.
-        let head = text.trim_start().get(..4).unwrap_or_default();
-        if head.eq_ignore_ascii_case("mxc:") {
+        if is_like_content(text) {
             return REDACTED.to_owned();
         }
         self.text(text)
     }
 
-    /// Returns whether the address of media has an identifier besides its homeserver.
-    fn names(&self, uri: &str) -> bool {
-        let found = self.identifiers.find(uri);
-        found.iter().any(|it| it.kind != IdentifierKind::Content)
+    /// Translates the name of a field. Returns `None` for the address of media that get another
+    /// address when they are uploaded again: it would lead to nothing, and it names a homeserver.
+    pub(super) fn field_name(&self, name: &str) -> Option<String> {
+        let stays = self.is_usable_content(name) && self.context.is_local_media(name);
+        (stays || !is_like_content(name)).then(|| self.token(name))
+    }
+
+    /// Returns whether a whole string is the address of media, without an identifier besides its
+    /// homeserver.
+    pub(super) fn is_usable_content(&self, uri: &str) -> bool {
+        let names = || {
+            let found = self.identifiers.find(uri);
+            found.iter().any(|it| it.kind != IdentifierKind::Content)
+        };
+        is_content(uri) && !names()
     }
 }
 
@@ -212,6 +221,12 @@ fn with_markdown(text: &str, link: Range<usize>) -> Range<usize> {
         Some(start) if !before[start..].contains('\n') => start..link.end + 1,
         _ => link,
     }
+}
+
+/// Returns whether a client may read a string as the address of media.
+pub(super) fn is_like_content(text: &str) -> bool {
+    let head = text.trim_start().get(..4).unwrap_or_default();
+    head.eq_ignore_ascii_case("mxc:")
 }
 
 /// Returns whether a whole string is the address of media.
