@@ -36,7 +36,7 @@ pub use media::{MediaToReupload, MediaUse, remove_media};
 pub use outcome::{SenderRemark, TranslateError, Translated};
 pub use profile::without_profile_name;
 pub use reply_fallback::without_reply_fallback;
-pub use room_text::{NAME_CHARS_MAX, Names, TOPIC_CHARS_MAX, translate_room_text};
+pub use room_text::{NAME_CHARS_MAX, Names, TOPIC_CHARS_MAX, translate_line, translate_room_text};
 pub use translate::translate;
 
 /// Maximum size of a content, in bytes of JSON. An event may have 65,536 bytes in all, and
