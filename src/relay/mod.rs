@@ -30,7 +30,7 @@ mod translate;
 mod tests;
 
 pub use calls::{ages, has_relay};
-pub use context::{Alias, Context, EventMapping, Masking};
+pub use context::{Alias, Context, EventMapping, Masking, device_secrets};
 pub use linked_people::linked_people;
 pub use media::{MediaToReupload, MediaUse, remove_media};
 pub use outcome::{SenderRemark, TranslateError, Translated};
