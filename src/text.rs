@@ -148,6 +148,29 @@ pub fn is_invisible(c: char) -> bool {
         | '\u{FFA0}' | '\u{FFF0}'..='\u{FFFB}' | '\u{E0000}'..='\u{E0FFF}')
 }
 
+/// Returns a text with `\n` for each line break, whatever character it is written with.
+pub fn with_plain_breaks(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '\r' => {
+                chars.next_if_eq(&'\n');
+                out.push('\n');
+            }
+            '\u{B}' | '\u{C}' | '\u{85}' | '\u{2028}' | '\u{2029}' => out.push('\n'),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// Returns whether a text shows nothing.
+pub fn is_blank(text: &str) -> bool {
+    let unseen = |c: char| c.is_whitespace() || c.is_control() || is_invisible(c);
+    text.chars().all(unseen)
+}
+
 /// Appends text to HTML, escaped for text nodes and for attribute values in double quotes.
 pub fn push_escaped(html: &mut String, text: &str) {
     for c in text.chars() {
@@ -231,6 +254,20 @@ mod tests {
             let mut chars = once.chars();
             prop_assert!(chars.all(|c| !c.is_control() && (!is_invisible(c) || joins(c))));
         }
+    }
+
+    #[test]
+    fn every_line_break_is_one() {
+        let text = "a\r\nb\rc\u{b}d\u{c}e\u{85}f\u{2028}g\u{2029}h\n\r\n";
+        assert_eq!(with_plain_breaks(text), "a\nb\nc\nd\ne\nf\ng\nh\n\n");
+    }
+
+    #[test]
+    fn what_shows_nothing_is_blank() {
+        for text in ["", " \t\n", "\u{3164}\u{200b}", "\u{7}"] {
+            assert!(is_blank(text), "{text:?}");
+        }
+        assert!(!is_blank(" . "));
     }
 
     #[test]

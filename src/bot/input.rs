@@ -5,7 +5,11 @@ use std::time::Duration;
 use ruma::OwnedEventId;
 use serde_json::Value;
 
-use crate::{clock::Timestamp, text::visible};
+use crate::{
+    clock::Timestamp,
+    matrix::event_type::{is_verification, without_namespace},
+    text::visible,
+};
 
 /// Maximum length of a command, in characters.
 pub(super) const COMMAND_CHARS_MAX: usize = 1000;
@@ -34,33 +38,62 @@ pub(super) enum CommandInput {
 
 /// Reads the decrypted content of an event. A message counts by its plain body.
 pub(super) fn read_input(event_type: &str, content: &Value) -> CommandInput {
-    match event_type {
-        "m.room.message" => {}
-        "m.reaction" => return reaction(content).unwrap_or(CommandInput::Ignored),
-        "m.sticker" | "m.poll.start" | "org.matrix.msc3381.poll.start" => {
-            return CommandInput::NotText;
-        }
-        _ => return CommandInput::Ignored,
+    if event_type == "m.reaction" {
+        return reaction(content).unwrap_or(CommandInput::Ignored);
     }
     // The original was run as a command, or was not one.
-    if content
-        .pointer("/m.relates_to/rel_type")
-        .and_then(Value::as_str)
-        == Some("m.replace")
-    {
+    let is_edit = content.pointer("/m.relates_to/rel_type") == Some(&Value::from("m.replace"));
+    // Clients verify each other with messages too, and do not show these.
+    if is_edit || is_verification(event_type, content) {
         return CommandInput::Ignored;
     }
+    if event_type != "m.room.message" {
+        return match is_shown(event_type) && !is_automated(content) {
+            true => CommandInput::NotText,
+            false => CommandInput::Ignored,
+        };
+    }
+    let body = content.get("body");
     match content.get("msgtype").and_then(Value::as_str) {
-        Some("m.text") => match content.get("body").and_then(Value::as_str) {
+        Some("m.text") => match body.and_then(Value::as_str) {
             Some(body) => CommandInput::Text(body.to_owned()),
-            None => CommandInput::Ignored,
+            None => CommandInput::NotText,
         },
         // Bots answer with notices: answering those would never end.
-        Some("m.notice") | None => CommandInput::Ignored,
-        // Clients verify each other with these, and do not show them as messages.
-        Some(kind) if kind.starts_with("m.key.verification.") => CommandInput::Ignored,
-        Some(_) => CommandInput::NotText,
+        Some("m.notice") => CommandInput::Ignored,
+        // A redaction leaves nothing of a message.
+        None if body.is_none() => CommandInput::Ignored,
+        Some(_) | None => CommandInput::NotText,
     }
+}
+
+/// Returns whether clients show events of this type as something that a person has sent.
+fn is_shown(event_type: &str) -> bool {
+    let name = without_namespace(event_type).unwrap_or_default();
+    matches!(
+        name.trim_start_matches("v2."),
+        "message"
+            | "emote"
+            | "image"
+            | "video"
+            | "audio"
+            | "voice"
+            | "voice.v1"
+            | "voice.v2"
+            | "file"
+            | "location"
+            | "sticker"
+            | "poll.start"
+    )
+}
+
+/// Returns whether an extensible event says that no person has sent it (MSC3955), and so is what a
+/// notice is among messages.
+fn is_automated(content: &Value) -> bool {
+    let marks = ["m.automated", "org.matrix.msc1767.automated"];
+    marks
+        .iter()
+        .any(|mark| content.get(mark) == Some(&Value::Bool(true)))
 }
 
 fn reaction(content: &Value) -> Option<CommandInput> {
@@ -102,20 +135,20 @@ impl CommandLine {
         if text.len() > COMMAND_CHARS_MAX * 4 || text.chars().count() > COMMAND_CHARS_MAX {
             return Err(CommandLineError::TooLong);
         }
-        let mut lines = without_quote(text)
-            .lines()
-            .map(clean)
-            .filter(|line| !line.is_empty());
-        let line = lines.next().ok_or(CommandLineError::Empty)?;
-        if lines.next().is_some() {
-            return Err(CommandLineError::ManyLines);
-        }
-        let line = mention(&line).ok_or(CommandLineError::UnclearPerson)?;
+        let lines = without_quote(text).lines().map(clean);
+        let lines: Vec<String> = lines.filter(|line| !line.is_empty()).collect();
+        let line = match without_fence(&lines) {
+            [] => return Err(CommandLineError::Empty),
+            [line] => without_emphasis(line, &MARKS_OF_LINES),
+            _ => return Err(CommandLineError::ManyLines),
+        };
+        let line = mention(line).ok_or(CommandLineError::UnclearPerson)?;
         let line = line.trim_matches(is_quote_mark);
         let line = line.strip_prefix(['!', '/']).unwrap_or(line);
+        let bare = |word| without_emphasis(word, &MARKS_OF_WORDS).trim_matches(is_quote_mark);
         let words: Vec<String> = line
             .split_whitespace()
-            .map(|word| word.trim_matches(is_quote_mark).to_owned())
+            .map(|word: &str| bare(word).to_owned())
             .filter(|word| !word.is_empty())
             .collect();
         if words.is_empty() {
@@ -133,6 +166,49 @@ fn without_quote(text: &str) -> &str {
         rest = rest.split_once('\n').map_or("", |(_, after)| after);
     }
     rest
+}
+
+/// The marks that Markdown puts around a line to emphasise it.
+const MARKS_OF_LINES: [&str; 6] = ["**", "__", "~~", "*", "_", "`"];
+
+/// The marks that Markdown puts around a word. An underscore can be part of a handle.
+const MARKS_OF_WORDS: [&str; 3] = ["**", "~~", "*"];
+
+/// Removes the marks of Markdown around a text.
+fn without_emphasis<'a>(text: &'a str, marks: &[&str]) -> &'a str {
+    let mut text = text;
+    while let Some(inner) = marks.iter().find_map(|mark| inside(text, mark)) {
+        text = inner;
+    }
+    text
+}
+
+/// Returns what one pair of a mark encloses, if that is all of a text.
+fn inside<'a>(text: &'a str, mark: &str) -> Option<&'a str> {
+    let inner = text.strip_prefix(mark)?.strip_suffix(mark)?;
+    // `*claim* *sam*` has two pairs.
+    let mut others = inner.match_indices(mark).map(|(at, _)| at);
+    let is_edge = |c: Option<char>| c.is_none_or(char::is_whitespace);
+    let ends_between = others.any(|at| {
+        is_edge(inner[..at].chars().next_back()) || is_edge(inner[at + mark.len()..].chars().next())
+    });
+    (!ends_between && !inner.trim().is_empty()).then(|| inner.trim())
+}
+
+/// Removes the lines with which Markdown begins and ends a block of code.
+fn without_fence(lines: &[String]) -> &[String] {
+    let opens = |line: &str| {
+        let language = line
+            .strip_prefix("```")
+            .or_else(|| line.strip_prefix("~~~"));
+        language.is_some_and(|name| !name.contains([' ', '`', '~']))
+    };
+    match lines {
+        [first, inner @ .., last] if opens(first) && matches!(last.as_str(), "```" | "~~~") => {
+            inner
+        }
+        lines => lines,
+    }
 }
 
 /// Removes invisible characters, so that the bot runs what the person sees. Joiners that a name needs
@@ -203,9 +279,25 @@ mod tests {
             "claim\u{3164} s\u{34f}am\u{fe0f}",
             "> <@bot:example.org> Hello\n> more\n\nclaim sam",
             "\n\nclaim sam\n",
+            "**claim sam**",
+            "***claim sam***",
+            "_claim sam_",
+            "*claim* **sam**",
+            "**`claim sam`**",
+            "`claim` `sam`",
+            "```\nclaim sam\n```",
+            "```text\n\nclaim sam\n```\n",
+            "> <@bot:example.org> Hello\n\n~~~\nclaim sam\n~~~",
         ] {
             assert_eq!(words(text), ["claim", "sam"], "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_handle_keeps_its_underscores() {
+        assert_eq!(words("claim _sam_kim_"), ["claim", "_sam_kim_"]);
+        assert_eq!(words("_claim sam_kim_"), ["claim", "sam_kim"]);
+        assert_eq!(words("*"), ["*"]);
     }
 
     #[test]
@@ -223,6 +315,11 @@ mod tests {
         assert_eq!(parse("> only a quote"), Err(CommandLineError::Empty));
         assert_eq!(parse("`!`"), Err(CommandLineError::Empty));
         assert_eq!(parse("claim a\nclaim b"), Err(CommandLineError::ManyLines));
+        assert_eq!(parse("```\n```"), Err(CommandLineError::Empty));
+        assert_eq!(
+            parse("```\nclaim a\nclaim b\n```"),
+            Err(CommandLineError::ManyLines)
+        );
         assert_eq!(parse(&"é".repeat(1001)), Err(CommandLineError::TooLong));
         assert!(parse(&"é".repeat(1000)).is_ok());
         assert_eq!(
@@ -261,6 +358,42 @@ mod tests {
             (
                 "m.room.message",
                 json!({ "msgtype": "m.text", "body": 7 }),
+                CommandInput::NotText,
+            ),
+            (
+                "m.room.message",
+                json!({ "msgtype": "m.text" }),
+                CommandInput::NotText,
+            ),
+            (
+                "m.room.message",
+                json!({ "body": "help" }),
+                CommandInput::NotText,
+            ),
+            ("m.message", json!({ "m.text": [] }), CommandInput::NotText),
+            (
+                "m.message",
+                json!({ "m.automated": true }),
+                CommandInput::Ignored,
+            ),
+            ("m.voice", json!({}), CommandInput::NotText),
+            (
+                "org.matrix.msc3245.voice.v2",
+                json!({}),
+                CommandInput::NotText,
+            ),
+            ("m.poll.start", json!({}), CommandInput::NotText),
+            (
+                "org.matrix.msc3381.v2.poll.start",
+                json!({}),
+                CommandInput::NotText,
+            ),
+            ("m.poll.response", json!({}), CommandInput::Ignored),
+            ("m.room_key", json!({}), CommandInput::Ignored),
+            ("m.key.verification.start", json!({}), CommandInput::Ignored),
+            (
+                "m.poll.start",
+                json!({ "m.relates_to": { "rel_type": "m.replace", "event_id": "$x" } }),
                 CommandInput::Ignored,
             ),
             ("m.room.message", json!({}), CommandInput::Ignored),

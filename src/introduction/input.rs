@@ -78,6 +78,8 @@ pub enum MessageKind {
     TooManyDevices,
     /// A message for a strict ghost, which reads nothing.
     Sealed,
+    /// A file that is not encrypted itself, such as a sticker.
+    PlainFile,
     /// An event that a ghost cannot pass on, such as a poll.
     Other,
     /// An event that has turned out, once its key came, not to concern the ghost.
@@ -99,6 +101,8 @@ pub enum Refusal {
     Unreadable,
     /// An event of this kind cannot be passed on.
     NotThisKind,
+    /// A file is not encrypted itself.
+    PlainFile,
     /// The event is too large for the homeserver.
     TooLarge,
     /// The handle has another owner or mode than when the ghost was invited.

@@ -37,7 +37,7 @@ pub use decide::{Decision, decide};
 pub use effect::{Effect, EffectKind};
 pub use input::{Input, MessageKind, Refusal};
 pub use notice::{IntroductionNotice, Reason};
-pub use quote::{Quote, QuoteError, gist, is_quotable, quote, quote_edit};
+pub use quote::{Quote, QuoteError, check_quotable, gist, quote, quote_edit};
 pub use rules::Rules;
 pub use state::{Admission, Introduction, Invite, InviteRetry, PendingEvent, Phase, WaitFor};
 

@@ -24,6 +24,8 @@ pub enum IntroductionNotice {
     SendAgainUnreadable,
     /// An event cannot be passed on by a ghost.
     SendAgainOther,
+    /// A file is not encrypted itself, so a ghost does not pass it on.
+    SendAgainPlainFile,
     /// A message is too large for a quote of it.
     TooLarge,
     /// A message could not be passed on: please send it again.
@@ -57,6 +59,8 @@ pub enum IntroductionNotice {
     EnoughKept,
     /// This event is not kept while the owner is being asked.
     NotKept,
+    /// A file is not encrypted itself, so it is not kept while the owner is being asked.
+    PlainFileNotKept,
     /// The owner did not come.
     OwnerDidNotCome,
     /// The owner is there and still cannot read encrypted messages.
@@ -78,6 +82,7 @@ impl IntroductionNotice {
             Self::SendAgainEncrypted => "send-again-encrypted",
             Self::SendAgainUnreadable => "send-again-unreadable",
             Self::SendAgainOther => "send-again-other",
+            Self::SendAgainPlainFile => "send-again-plain-file",
             Self::TooLarge => "too-large",
             Self::NotPassedOn => "not-passed-on",
             Self::MoreNotPassedOn => "more-not-passed-on",
@@ -94,6 +99,7 @@ impl IntroductionNotice {
             Self::AskingFirstStrict => "asking-first-strict",
             Self::EnoughKept => "enough-kept",
             Self::NotKept => "not-kept",
+            Self::PlainFileNotKept => "plain-file-not-kept",
             Self::OwnerDidNotCome => "owner-did-not-come",
             Self::OwnerCannotRead => "owner-cannot-read",
             Self::StrictSendAgain => "strict-send-again",
@@ -132,6 +138,10 @@ impl IntroductionNotice {
             Self::SendAgainOther => format!(
                 "I can pass on messages and files, but not this. @{handle} can read from now on: \
                  please send it again."
+            ),
+            Self::SendAgainPlainFile => format!(
+                "Your client didn't encrypt that picture or file, as is usual for stickers, so I \
+                 didn't pass it on. @{handle} can read from now on: please send it again."
             ),
             Self::TooLarge => format!(
                 "Your message is too large for me to pass on to @{handle}. They can read from now \
@@ -202,6 +212,10 @@ impl IntroductionNotice {
             Self::NotKept => format!(
                 "I can pass on messages and files, but not this. Please send it again when \
                  @{handle} is here."
+            ),
+            Self::PlainFileNotKept => format!(
+                "Your client didn't encrypt that picture or file, as is usual for stickers, so I \
+                 can't pass it on. Please send it again when @{handle} is here."
             ),
             Self::OwnerDidNotCome => {
                 format!("@{handle} didn't come, so what you wrote wasn't passed on.")

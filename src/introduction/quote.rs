@@ -2,13 +2,22 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::text::{push_escaped, push_escaped_lines};
+use crate::{
+    relay::without_reply_fallback,
+    text::{is_blank, push_escaped, push_escaped_lines, with_plain_breaks},
+};
 
 /// Maximum size of a mark on an attachment, in bytes of JSON.
 const MARK_BYTES_MAX: usize = 1024;
 
 /// Maximum length of the reason for a mark, in characters.
 const MARK_REASON_CHARS_MAX: usize = 100;
+
+/// Maximum length of the name of a file, in characters.
+const FILE_NAME_CHARS_MAX: usize = 255;
+
+/// Maximum length of the id of an event, in characters.
+const EVENT_ID_CHARS_MAX: usize = 255;
 
 /// Maximum length of a text that is also sent as HTML, in bytes.
 const HTML_AT_MOST: usize = 12_000;
@@ -51,9 +60,9 @@ const ATTACHMENT_FIELDS: [&str; 6] = [
     "geo_uri",
 ];
 
-/// Returns whether a message can be quoted.
-pub fn is_quotable(event_type: &str, content: &Value) -> bool {
-    quote("", event_type, content).is_ok()
+/// Checks that a message can be quoted.
+pub fn check_quotable(event_type: &str, content: &Value) -> Result<(), QuoteError> {
+    quote("", event_type, content).map(|_| ())
 }
 
 /// Quotes `content`, which `name` wrote. An edit is quoted by its new content.
@@ -63,18 +72,21 @@ pub fn quote(name: &str, event_type: &str, content: &Value) -> Result<Quote, Quo
         "m.sticker" => return sticker(name, content),
         _ => return Err(QuoteError::NotAMessage),
     }
-    let content = new_content(content);
+    let whole = content;
+    let content = new_content(whole);
     let kind = content["msgtype"].as_str().ok_or(QuoteError::Malformed)?;
+    let own = |content| Ok(without_reply_fallback(whole, body_of(content)?));
     let quoted = match kind {
-        "m.text" | "m.notice" => text(name, "wrote:", kind, content)?,
-        "m.emote" => text(name, "does:", "m.text", content)?,
+        "m.text" | "m.notice" => text(name, "wrote:", kind, own(content)?),
+        "m.emote" => text(name, "does:", "m.text", own(content)?),
         "m.image" | "m.file" | "m.audio" | "m.video" => attachment(name, kind, content)?,
         "m.location" => location(name, content)?,
         // Its text alone would be passed on as if there were nothing else, such as the pictures of
         // a gallery.
         _ if holds_files(content) => return Err(QuoteError::NotAMessage),
-        _ => text(name, "wrote:", "m.text", content)?,
+        _ => text(name, "wrote:", "m.text", own(content)?),
     };
+    let quoted = with_relation(content, quoted);
     Ok(Quote {
         event_type: "m.room.message".to_owned(),
         content: quoted,
@@ -116,7 +128,8 @@ pub fn gist(
     content: &Value,
     told: impl FnOnce(&str) -> Option<String>,
 ) -> String {
-    let content = new_content(content);
+    let whole = content;
+    let content = new_content(whole);
     let what = match (event_type, content["msgtype"].as_str()) {
         ("m.room.message", Some("m.image")) | ("m.sticker", _) => "(a picture)",
         ("m.room.message", Some("m.video")) => "(a video)",
@@ -125,7 +138,8 @@ pub fn gist(
         ("m.room.message", Some("m.location")) => "(a place)",
         ("m.room.message", Some("m.gallery" | "dm.filament.gallery")) => "(pictures)",
         _ => match content["body"].as_str() {
-            Some(body) => match told(body) {
+            Some(body) => match told(without_reply_fallback(whole, body)) {
+                Some(body) if is_blank(&body) => "(something without text)",
                 Some(body) => return cut(&in_plain_lines(&body), GIST_CHARS_MAX),
                 None => "(a text that cannot be shown here)",
             },
@@ -139,9 +153,8 @@ pub fn gist(
 /// of writing: no text may look as if it stood outside its quote.
 fn in_plain_lines(text: &str) -> String {
     let mut out = String::with_capacity(text.len().min(8 * GIST_CHARS_MAX));
-    for c in text.chars().take(2 * GIST_CHARS_MAX) {
+    for c in with_plain_breaks(text).chars().take(2 * GIST_CHARS_MAX) {
         match c {
-            '\r' | '\u{B}' | '\u{C}' | '\u{85}' | '\u{2028}' | '\u{2029}' => out.push('\n'),
             '\u{61C}'
             | '\u{200E}'
             | '\u{200F}'
@@ -154,27 +167,36 @@ fn in_plain_lines(text: &str) -> String {
     out
 }
 
+/// Returns a text like [`in_plain_lines`], on one line.
+fn on_one_line(text: &str) -> String {
+    let line = in_plain_lines(text).replace(['\n', '\t'], " ");
+    line.trim().to_owned()
+}
+
+/// Returns the new content of an edit, or else the content itself.
 fn new_content(content: &Value) -> &Value {
     match content.get("m.new_content") {
-        Some(new) if new.is_object() => new,
+        Some(new) if new.is_object() && content["m.relates_to"]["rel_type"] == "m.replace" => new,
         _ => content,
     }
 }
 
-fn text(name: &str, verb: &str, msgtype: &str, content: &Value) -> Result<Value, QuoteError> {
-    let body = body_of(content)?;
+fn text(name: &str, verb: &str, msgtype: &str, body: &str) -> Value {
+    if is_blank(body) {
+        let sentence = format!("{name} sent a message without text");
+        return json!({ "msgtype": msgtype, "body": sentence, "m.mentions": {} });
+    }
+    let body = &with_plain_breaks(body);
     let with_html = (body.len() <= HTML_AT_MOST)
-        .then(|| text_with_html(name, verb, msgtype, &body))
+        .then(|| text_with_html(name, verb, msgtype, body))
         .filter(|quote| quote.to_string().len() <= WITH_HTML_AT_MOST);
-    let mut out = with_html.unwrap_or_else(|| {
+    with_html.unwrap_or_else(|| {
         json!({
             "msgtype": msgtype,
             "body": format!("{name} {verb}\n{body}"),
             "m.mentions": {},
         })
-    });
-    keep_reply(content, &mut out);
-    Ok(out)
+    })
 }
 
 fn text_with_html(name: &str, verb: &str, msgtype: &str, body: &str) -> Value {
@@ -195,13 +217,15 @@ fn text_with_html(name: &str, verb: &str, msgtype: &str, body: &str) -> Value {
 
 fn attachment(name: &str, kind: &str, content: &Value) -> Result<Value, QuoteError> {
     if !content["file"].is_object() {
-        return Err(QuoteError::PlainAttachment);
+        let is_plain = content["url"].is_string();
+        return Err(match is_plain {
+            true => QuoteError::PlainAttachment,
+            false => QuoteError::Malformed,
+        });
     }
-    let body = body_of(content)?;
-    let file_name = match content["filename"].as_str() {
-        Some(name) => cut(name, 255),
-        None => cut(&body, 255),
-    };
+    let body = content["body"].as_str().unwrap_or_default();
+    let named = content["filename"].as_str();
+    let file_name = cut(&on_one_line(named.unwrap_or(body)), FILE_NAME_CHARS_MAX);
     let what = match kind {
         "m.image" => "sent a picture",
         "m.video" => "sent a video",
@@ -214,8 +238,10 @@ fn attachment(name: &str, kind: &str, content: &Value) -> Result<Value, QuoteErr
         Some(reason) => format!("{what} (spoiler: {reason})"),
         None => what.to_owned(),
     };
-    let caption = match content["filename"].as_str() {
-        Some(named) if named != body => format!("{name} {what}: {body}"),
+    let caption = match named {
+        Some(named) if named != body && !is_blank(body) => {
+            format!("{name} {what}: {}", with_plain_breaks(body))
+        }
         _ => format!("{name} {what}"),
     };
     let mut out = Map::new();
@@ -228,11 +254,11 @@ fn attachment(name: &str, kind: &str, content: &Value) -> Result<Value, QuoteErr
         out.insert(field.clone(), value.clone());
     }
     out.insert("body".to_owned(), Value::String(caption));
-    out.insert("filename".to_owned(), Value::String(file_name));
+    if !file_name.is_empty() {
+        out.insert("filename".to_owned(), Value::String(file_name));
+    }
     out.insert("m.mentions".to_owned(), json!({}));
-    let mut out = Value::Object(out);
-    keep_reply(content, &mut out);
-    Ok(out)
+    Ok(Value::Object(out))
 }
 
 /// Returns the fields that ask clients to hide an attachment until somebody wants to see it. There
@@ -257,42 +283,62 @@ fn mark_of(content: &Value) -> Option<String> {
         let reason = value.as_str().or(value["description"].as_str())?;
         (!reason.is_empty()).then(|| reason.to_owned())
     });
-    let reason = in_plain_lines(&reason.unwrap_or_default()).replace(['\n', '\t'], " ");
-    Some(cut(reason.trim(), MARK_REASON_CHARS_MAX))
+    let reason = on_one_line(&reason.unwrap_or_default());
+    Some(cut(&reason, MARK_REASON_CHARS_MAX))
 }
 
 fn location(name: &str, content: &Value) -> Result<Value, QuoteError> {
     let uri = content["geo_uri"].as_str().ok_or(QuoteError::Malformed)?;
-    let body = body_of(content)?;
+    let body = match content["body"].as_str() {
+        Some(body) if !is_blank(body) => {
+            format!("{name} sent a place: {}", with_plain_breaks(body))
+        }
+        _ => format!("{name} sent a place"),
+    };
     Ok(json!({
         "msgtype": "m.location",
         "geo_uri": cut(uri, 500),
-        "body": format!("{name} sent a place: {body}"),
+        "body": body,
         "m.mentions": {},
     }))
 }
 
 fn sticker(name: &str, content: &Value) -> Result<Quote, QuoteError> {
+    let content = new_content(content);
     let mut out = attachment(name, "m.image", content)?;
     out["msgtype"] = Value::String("m.image".to_owned());
     Ok(Quote {
         event_type: "m.room.message".to_owned(),
-        content: out,
+        content: with_relation(content, out),
     })
 }
 
-/// Keeps the target of a reply: both people are in the room, so it is the same event for them.
-fn keep_reply(content: &Value, out: &mut Value) {
-    if let Some(event) = content["m.relates_to"]["m.in_reply_to"]["event_id"].as_str() {
-        out["m.relates_to"] = json!({ "m.in_reply_to": { "event_id": cut(event, 255) } });
+/// Returns a quote with the thread of the message and the target of its reply: both people are in
+/// the room, so these are the same events for them.
+fn with_relation(content: &Value, mut quote: Value) -> Value {
+    let relates = &content["m.relates_to"];
+    let id = |event: &Value| event.as_str().map(|event| cut(event, EVENT_ID_CHARS_MAX));
+    let mut kept = Map::new();
+    if relates["rel_type"] == "m.thread"
+        && let Some(root) = id(&relates["event_id"])
+    {
+        kept.insert("rel_type".to_owned(), "m.thread".into());
+        kept.insert("event_id".to_owned(), root.into());
+        if relates["is_falling_back"] == true {
+            kept.insert("is_falling_back".to_owned(), true.into());
+        }
     }
+    if let Some(event) = id(&relates["m.in_reply_to"]["event_id"]) {
+        kept.insert("m.in_reply_to".to_owned(), json!({ "event_id": event }));
+    }
+    if !kept.is_empty() {
+        quote["m.relates_to"] = Value::Object(kept);
+    }
+    quote
 }
 
-fn body_of(content: &Value) -> Result<String, QuoteError> {
-    content["body"]
-        .as_str()
-        .map(str::to_owned)
-        .ok_or(QuoteError::Malformed)
+fn body_of(content: &Value) -> Result<&str, QuoteError> {
+    content["body"].as_str().ok_or(QuoteError::Malformed)
 }
 
 fn cut(text: &str, at_most: usize) -> String {

@@ -2,6 +2,8 @@
 
 use ruma::{EventId, OwnedEventId, OwnedUserId, RoomId, ServerName, UserId};
 
+use serde_json::Value;
+
 use crate::text::clean;
 
 /// A participant of a conversation, as two of its rooms show them.
@@ -45,8 +47,8 @@ pub struct Context<'a> {
     pub target: &'a RoomId,
     /// The events of the two rooms.
     pub events: &'a dyn EventMapping,
-    /// Further strings that must not come out: device ids, aliases of the source room. Those of
-    /// fewer than 8 characters are found as whole words only, those of fewer than 3 not at all.
+    /// Further strings that must not come out, such as [`device_secrets`]. Those of fewer than 8
+    /// characters are found as whole words only, those of fewer than 3 not at all.
     pub secrets: &'a [String],
     /// The service's own homeserver. Media of another one has to be uploaded again: its address
     /// would name the sender's homeserver, or show that server who looks at it.
@@ -67,6 +69,27 @@ pub struct Masking<'a> {
     pub hide_addresses: bool,
     /// The key of the pseudonyms in calls.
     pub pseudonym_key: &'a [u8; 32],
+    /// What else must not come out: [`device_secrets`] of the event.
+    pub secrets: &'a [String],
+}
+
+/// Minimum length of the id of a device that identifies it, in characters.
+const DEVICE_ID_CHARS_MIN: usize = 8;
+
+/// Returns what the clear part of an encrypted event tells of the sender's device: its id and its
+/// key. The homeserver hands out both to those who guess who the sender is.
+///
+/// An id that a client has made from words is left out: it identifies nobody, and would be taken out
+/// of what people write.
+pub fn device_secrets(encrypted: &Value) -> Vec<String> {
+    let is_generated = |id: &&str| {
+        let capitals = id.chars().filter(|c| c.is_uppercase()).count();
+        let is_random = capitals >= 2 || id.chars().any(|c| c.is_ascii_digit());
+        id.chars().count() >= DEVICE_ID_CHARS_MIN && is_random
+    };
+    let ids = ["device_id", "sender_key"];
+    let ids = ids.iter().filter_map(|name| encrypted[name].as_str());
+    ids.filter(is_generated).map(str::to_owned).collect()
 }
 
 /// The mapping of a text that refers to no events.
@@ -94,7 +117,7 @@ impl<'a> Context<'a> {
             source,
             target,
             events,
-            secrets: &[],
+            secrets: masking.secrets,
             homeserver: masking.homeserver,
             hide_addresses: masking.hide_addresses,
             pseudonym_key: masking.pseudonym_key,
@@ -108,6 +131,7 @@ impl<'a> Context<'a> {
             homeserver,
             hide_addresses: true,
             pseudonym_key: &[0; 32],
+            secrets: &[],
         };
         Self::between((room, room), sender, &[], &NoEvents, masking)
     }
@@ -134,5 +158,27 @@ impl Context<'_> {
     pub(super) fn mapped_event(&self, event: &str) -> Option<OwnedEventId> {
         let event = <&EventId>::try_from(event).ok()?;
         self.events.target_of(event)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_device_that_sent_an_event_is_a_secret() {
+        let key = "nDWpvDkGNbHQGZXDDK1xhBgNfdiSOVNFjhGAvsAtA0A";
+        let event = json!({ "device_id": "JLAFKJWSCS", "sender_key": key, "session_id": "x" });
+        assert_eq!(device_secrets(&event), ["JLAFKJWSCS", key]);
+        for id in ["hydrogen", "Hydrogen", "web", "X1", ""] {
+            assert!(
+                device_secrets(&json!({ "device_id": id })).is_empty(),
+                "{id}"
+            );
+        }
+        assert!(device_secrets(&json!({ "device_id": 7 })).is_empty());
+        assert!(device_secrets(&json!([])).is_empty());
     }
 }

@@ -20,7 +20,8 @@ impl Scrubber<'_> {
         }
     }
 
-    /// Translates all fields of an object except those about the sender.
+    /// Translates all fields of an object except those about the sender, and those whose name is
+    /// the address of media elsewhere.
     pub(super) fn fields(&self, fields: &Map<String, Value>) -> Map<String, Value> {
         let html = fields.get("mimetype").and_then(Value::as_str) == Some("text/html");
         let mut out = Map::new();
@@ -28,13 +29,16 @@ impl Scrubber<'_> {
             if is_personal(key) {
                 continue;
             }
+            let Some(name) = self.field_name(key) else {
+                continue;
+            };
             let value = match value {
                 Value::String(text) if html && key == "body" => {
                     Value::String(html::plainly(self, text))
                 }
                 value => self.value(key, value),
             };
-            out.insert(self.token(key), value);
+            out.insert(name, value);
         }
         out
     }

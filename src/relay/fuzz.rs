@@ -12,7 +12,10 @@ use super::{
     CONTENT_BYTES_MAX, Context, Names, TOPIC_CHARS_MAX, Translated,
     final_check::FinalCheck,
     html::{self, attributes::is_scheme},
-    oracle::{Direction, identifies_sender, leads_elsewhere, loaded, strings, with_every_context},
+    oracle::{
+        Direction, field_names, identifies_sender, leads_elsewhere, loaded, strings,
+        with_every_context,
+    },
     scrub::Scrubber,
     translate::{finish, translate_unchecked},
     translate_room_text,
@@ -126,6 +129,10 @@ fn check_translated(translated: &Translated, context: &Context<'_>, direction: D
         .collect();
     for pointer in &anew {
         assert!(translated.content.pointer(pointer).is_some(), "{pointer}");
+    }
+    for name in field_names(&translated.content) {
+        let home = context.homeserver.as_str();
+        assert!(!leads_elsewhere("", &name, home), "a field {name:?}");
     }
     for (pointer, key, text) in loaded(&translated.content) {
         let foreign = leads_elsewhere(&key, &text, context.homeserver.as_str());

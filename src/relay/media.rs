@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{
     fields::{is_html, is_prose},
-    scrub::is_content,
+    scrub::{Scrubber, is_content, is_like_content},
 };
 use crate::matrix::is_media_type;
 
@@ -40,40 +40,61 @@ pub enum MediaUse {
 /// Returns the media in a content, outside of what people read: first what the event needs.
 pub(super) fn media_in(content: &Value) -> Vec<MediaToReupload> {
     let mut out = Vec::new();
-    collect(&mut Vec::new(), "", &Value::Null, content, &mut out);
+    visit(&mut Vec::new(), "", (&Value::Null, content), &mut |it| {
+        if is_content(it.text) {
+            out.push(MediaToReupload {
+                pointer: pointer(it.path),
+                uri: it.text.to_owned(),
+                used_as: used_as(it.path),
+                content_type: content_type(it.path, it.parent),
+            });
+        }
+    });
     out.sort_by_key(|media| media.used_as);
     out
 }
 
-/// Collects the addresses in `value`, which is at `path`: under `key` of `parent`, or in a list
-/// there.
-fn collect(
+/// Returns whether an event is nothing without media whose address cannot be passed on.
+pub(super) fn lacks_media(scrub: &Scrubber<'_>, content: &Value) -> bool {
+    let mut lacks = false;
+    visit(&mut Vec::new(), "", (&Value::Null, content), &mut |it| {
+        lacks |= is_like_content(it.text)
+            && used_as(it.path) == MediaUse::Message
+            && !scrub.is_usable_content(it.text);
+    });
+    lacks
+}
+
+/// A string outside of what people read.
+struct FoundString<'a> {
+    path: &'a [String],
+    /// What has it as a field, or as an item of a list in a field.
+    parent: &'a Value,
+    text: &'a str,
+}
+
+/// Visits the strings in a value, which is at `path`: under `key` of its parent, or in a list there.
+fn visit(
     path: &mut Vec<String>,
     key: &str,
-    parent: &Value,
-    value: &Value,
-    out: &mut Vec<MediaToReupload>,
+    (parent, value): (&Value, &Value),
+    act: &mut impl FnMut(FoundString<'_>),
 ) {
     match value {
-        Value::String(uri) if !is_prose(key) && !is_html(key) && is_content(uri) => {
-            out.push(MediaToReupload {
-                pointer: pointer(path),
-                uri: uri.clone(),
-                used_as: used_as(path),
-                content_type: content_type(path, parent),
-            });
+        Value::String(text) if !is_prose(key) && !is_html(key) => {
+            act(FoundString { path, parent, text });
         }
         Value::Array(items) => {
             for (index, item) in items.iter().enumerate() {
                 path.push(index.to_string());
-                collect(path, key, parent, item, out);
+                visit(path, key, (parent, item), act);
                 path.pop();
             }
         }
         Value::Object(fields) => {
             for (key, field) in fields {
                 path.push(key.clone());
-                collect(path, key, value, field, out);
+                visit(path, key, (value, field), act);
                 path.pop();
             }
         }

@@ -7,6 +7,8 @@ use super::{
     html::{self, Html},
     outcome::{SenderRemark, TranslateError},
     relation::{self, OnMissingTarget, RELATES_TO},
+    renamed::with_new_names,
+    reply_fallback::own_text,
     scrub::Scrubber,
 };
 
@@ -22,7 +24,7 @@ pub(super) fn translate(
 ) -> Result<Map<String, Value>, TranslateError> {
     let Some(target) = relation::edited(scrub, content) else {
         let relation = relation::translate(scrub, content, on_missing, remarks)?;
-        let mut out = body(scrub, content, relation::is_reply(content));
+        let mut out = body(scrub, content, false);
         if let Some(relation) = relation {
             out.insert(RELATES_TO.to_owned(), relation);
         }
@@ -49,9 +51,8 @@ pub(super) fn translate(
     }
 }
 
-/// Translates everything but the relations. If `may_quote`, the body may begin with a quote of the
-/// message that it replies to.
-fn body(scrub: &Scrubber<'_>, content: &Map<String, Value>, may_quote: bool) -> Map<String, Value> {
+/// Translates everything but the relations. `is_edit` says whether it is a text of an edit.
+fn body(scrub: &Scrubber<'_>, content: &Map<String, Value>, is_edit: bool) -> Map<String, Value> {
     let mut own = content.clone();
     for key in [RELATES_TO, NEW_CONTENT] {
         own.remove(key);
@@ -82,10 +83,7 @@ fn body(scrub: &Scrubber<'_>, content: &Map<String, Value>, may_quote: bool) -> 
     }
     for key in ["body", "org.matrix.msc1767.text", "m.text"] {
         if let Some(Value::String(text)) = own.get_mut(key) {
-            if quoted || may_quote {
-                *text = without_quote(text).to_owned();
-            }
-            *text = with_new_names(text, &renamed);
+            *text = with_new_names(scrub, own_text(content, quoted, is_edit, text), &renamed);
         }
     }
     let mut out = scrub.fields(&own);
@@ -131,62 +129,4 @@ fn mentioned(scrub: &Scrubber<'_>, mentions: &Value) -> Value {
         out.insert("room".to_owned(), Value::Bool(true));
     }
     Value::Object(out)
-}
-
-/// Returns the text without the lines in which older clients quote what they reply to.
-fn without_quote(text: &str) -> &str {
-    let starts = |text: &str| {
-        let quote = text.trim_start_matches("* ").strip_prefix("> ");
-        quote.is_some_and(|quote| quote.trim_start_matches("* ").starts_with("<@"))
-    };
-    if !starts(text) {
-        return text;
-    }
-    let mut rest = text;
-    while !rest.is_empty() {
-        let (line, after) = rest.split_once('\n').unwrap_or((rest, ""));
-        if !line.starts_with('>') && !line.starts_with("* >") {
-            break;
-        }
-        rest = after;
-    }
-    rest.trim_start_matches('\n')
-}
-
-/// Returns the text with the former names of mentioned people replaced by those of the links.
-fn with_new_names(text: &str, renamed: &[(String, String)]) -> String {
-    let mut out = text.to_owned();
-    let mut done: Vec<&str> = Vec::new();
-    for (said, says) in renamed {
-        if said.chars().count() < 2 || done.contains(&said.as_str()) {
-            continue;
-        }
-        done.push(said);
-        out = replace_words(&out, said, says);
-    }
-    out
-}
-
-fn replace_words(text: &str, word: &str, with: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut at = 0;
-    for (start, _) in text.match_indices(word) {
-        let end = start + word.len();
-        let before = text[..start].chars().next_back();
-        let after = text[end..].chars().next();
-        if before.is_some_and(char::is_alphanumeric) || after.is_some_and(char::is_alphanumeric) {
-            continue;
-        }
-        // Some clients put an @ before the name.
-        let from = if before == Some('@') {
-            start - 1
-        } else {
-            start
-        };
-        out.push_str(&text[at..from]);
-        out.push_str(with);
-        at = end;
-    }
-    out.push_str(&text[at..]);
-    out
 }

@@ -20,6 +20,8 @@ mod oracle;
 mod outcome;
 mod profile;
 mod relation;
+mod renamed;
+mod reply_fallback;
 mod room_text;
 mod scrub;
 mod translate;
@@ -28,12 +30,13 @@ mod translate;
 mod tests;
 
 pub use calls::{ages, has_relay};
-pub use context::{Alias, Context, EventMapping, Masking};
+pub use context::{Alias, Context, EventMapping, Masking, device_secrets};
 pub use linked_people::linked_people;
 pub use media::{MediaToReupload, MediaUse, remove_media};
 pub use outcome::{SenderRemark, TranslateError, Translated};
 pub use profile::without_profile_name;
-pub use room_text::{NAME_CHARS_MAX, Names, TOPIC_CHARS_MAX, translate_room_text};
+pub use reply_fallback::without_reply_fallback;
+pub use room_text::{NAME_CHARS_MAX, Names, TOPIC_CHARS_MAX, translate_line, translate_room_text};
 pub use translate::translate;
 
 /// Maximum size of a content, in bytes of JSON. An event may have 65,536 bytes in all, and

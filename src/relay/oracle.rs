@@ -254,6 +254,23 @@ pub(super) fn loaded(value: &Value) -> Vec<(String, String, String)> {
     out
 }
 
+/// Returns the name of every field.
+pub(super) fn field_names(value: &Value) -> Vec<String> {
+    let mut out = Vec::new();
+    let mut left = vec![value];
+    while let Some(value) = left.pop() {
+        match value {
+            Value::Array(values) => left.extend(values),
+            Value::Object(fields) => {
+                out.extend(fields.keys().cloned());
+                left.extend(fields.values());
+            }
+            _ => {}
+        }
+    }
+    out
+}
+
 /// Returns whether a client would load something from another homeserver than `home` because of a
 /// string, however loosely it reads addresses.
 pub(super) fn leads_elsewhere(key: &str, text: &str, home: &str) -> bool {

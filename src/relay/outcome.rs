@@ -82,6 +82,9 @@ pub enum TranslateError {
     /// MatrixRTC depends on the state of a room.
     #[error("calls over MatrixRTC belong to one room")]
     MatrixRtc,
+    /// Nothing is left of what a call says about its sound and picture.
+    #[error("the description of the call cannot be read")]
+    CallDescription,
     /// The transfer of a call to a person outside of the conversation.
     #[error("the call is transferred to a person outside")]
     CallTransfer,
@@ -127,6 +130,10 @@ impl TranslateError {
                 "Calls of this kind work within one room only, and this conversation spans several. \
                  What works in a chat of two is the classic voice or video call: in Element \
                  on the web and desktop, press the call button and choose \"Legacy call\"."
+            }
+            Self::CallDescription => {
+                "The call wasn't passed on: your client describes it in a way that is not \
+                 understood here. Please call again, or from another client."
             }
             Self::CallTransfer => {
                 "The call wasn't handed over: that works only to somebody in this chat."

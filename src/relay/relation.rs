@@ -114,7 +114,7 @@ fn reply_to(event: String) -> Value {
 /// unknown, `None` if `content` is no edit.
 pub(super) fn edited(scrub: &Scrubber<'_>, content: &Map<String, Value>) -> Option<Option<String>> {
     let relates = content.get(RELATES_TO)?.as_object()?;
-    if relates.get("rel_type").and_then(Value::as_str) != Some("m.replace") {
+    if !is_edit(content) {
         return None;
     }
     let target = relates.get("event_id").and_then(Value::as_str);
@@ -122,10 +122,22 @@ pub(super) fn edited(scrub: &Scrubber<'_>, content: &Map<String, Value>) -> Opti
     Some(known.map(|event| event.to_string()))
 }
 
+/// Returns whether `content` says that it is an edit.
+pub(super) fn is_edit(content: &Map<String, Value>) -> bool {
+    let relates = content.get(RELATES_TO);
+    relates.is_some_and(|relates| relates["rel_type"] == "m.replace")
+}
+
 /// Returns whether `content` says that it is a reply.
 pub(super) fn is_reply(content: &Map<String, Value>) -> bool {
     let relates = content.get(RELATES_TO).and_then(Value::as_object);
     relates.is_some_and(|relates| relates.contains_key(IN_REPLY_TO))
+}
+
+/// Returns whether `content` says that it is a reply, and not only for clients without threads.
+pub(super) fn answers_a_message(content: &Map<String, Value>) -> bool {
+    let relates = content.get(RELATES_TO).and_then(Value::as_object);
+    is_reply(content) && !relates.is_some_and(is_falling_back)
 }
 
 #[derive(PartialEq)]

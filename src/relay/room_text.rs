@@ -7,7 +7,7 @@ use ruma::UserId;
 use unicode_normalization::{UnicodeNormalization as _, char::is_combining_mark};
 
 use super::{context::Context, final_check::FinalCheck, scrub::Scrubber};
-use crate::text::{clean, is_invisible};
+use crate::text::{clean, is_invisible, with_plain_breaks};
 
 /// Maximum length of a room's name, in characters.
 pub const NAME_CHARS_MAX: usize = 120;
@@ -143,9 +143,32 @@ pub fn translate_room_text(
     if text.chars().count() > TEXT_CHARS_MAX {
         return None;
     }
+    let text = names.replace(&translate_readable(text, context));
+    checked(&text, context, at_most)
+}
+
+/// Translates the words of a message that are shown in a sentence of ours, up to `at_most`
+/// characters. Returns `None` if they would still identify a person.
+///
+/// Messages are bounded, and no names are looked for in them, so the whole text is searched: a cut
+/// could leave a part of an identifier.
+pub fn translate_line(text: &str, context: &Context<'_>, at_most: usize) -> Option<String> {
+    checked(&translate_readable(text, context), context, at_most)
+}
+
+/// Translates a text and leaves out its control characters. Those between two words keep them apart.
+fn translate_readable(text: &str, context: &Context<'_>) -> String {
+    let scrub = Scrubber::new(context);
+    // What breaks a line for some clients joins an identifier for others: so it is looked for while
+    // such characters are there, and once more when they are gone.
+    let text = scrub.text(&text.nfc().collect::<String>());
+    let text = with_plain_breaks(&text).replace('\t', " ");
     let visible = |c: &char| !c.is_control() || *c == '\n';
-    let text: String = text.chars().filter(visible).nfc().collect();
-    let text = names.replace(&Scrubber::new(context).text(&text));
+    scrub.text(&text.chars().filter(visible).nfc().collect::<String>())
+}
+
+/// Returns the beginning of a translated text if it identifies nobody.
+fn checked(text: &str, context: &Context<'_>, at_most: usize) -> Option<String> {
     let text: String = text.trim().chars().take(at_most).collect();
     (!FinalCheck::of(context).finds_identifier(&text)).then_some(text)
 }

@@ -56,6 +56,33 @@ fn what_is_too_long_is_left_out_or_cut() {
 }
 
 #[test]
+fn what_breaks_a_line_keeps_words_apart_and_hides_no_identifier() {
+    for (name, target) in [
+        ("one\r\ntwo\rthree", "one\ntwo\nthree"),
+        ("one\u{85}two\u{2028}three\tfour", "one\ntwo\nthree four"),
+        ("I am @alice\u{2028}.harbour:far\r.example", "I am @Kim"),
+        ("I am @alice.harbour:far\u{7}.example", "I am @Kim"),
+    ] {
+        assert_eq!(translated(name).as_deref(), Some(target), "{name:?}");
+    }
+}
+
+#[test]
+fn a_long_line_is_cut_and_not_left_out() {
+    let line = format!("{} {ALICE}", "é".repeat(40_000));
+    let shown = with_context(Direction::ToSam, true, |context| {
+        translate_line(&line, context, 4000)
+    });
+    assert_eq!(shown, Some("é".repeat(4000)));
+    // What a cut would have left of the last identifier does not come out either.
+    let line = format!("{ALICE} ").repeat(1500);
+    let shown = with_context(Direction::ToSam, true, |context| {
+        translate_line(&line, context, 40_000)
+    });
+    assert_eq!(shown, Some("@Kim ".repeat(1500).trim().to_owned()));
+}
+
+#[test]
 fn a_short_or_empty_name_takes_no_text_apart() {
     let mut names = Names::default();
     for (user, called) in [

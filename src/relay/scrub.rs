@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{
     context::Context,
-    identifiers::{IdentifierKind, Identifiers, link},
+    identifiers::{Found, IdentifierKind, Identifiers, link},
     profile::ProfileNames,
 };
 
@@ -63,7 +63,7 @@ impl<'a> Scrubber<'a> {
         let mut out: Vec<(Range<usize>, Replacement)> = Vec::new();
         for link in link::links(text) {
             while let Some(it) = found.next_if(|it| it.range.end <= link.start) {
-                out.push((it.range, self.bare(it.kind)));
+                out.push(self.bare_in(text, it));
             }
             // An identifier that began in an earlier link may reach over this one.
             if out.last().is_some_and(|(range, _)| link.start < range.end) {
@@ -80,7 +80,8 @@ impl<'a> Scrubber<'a> {
             match first {
                 Some(kind) => {
                     let replacement = self.link(kind, uri);
-                    if matches!(replacement, Replacement::Person(_)) {
+                    // What the link says may be a name that they have only in the source room.
+                    if matches!(kind, IdentifierKind::Person(_) | IdentifierKind::Secret) {
                         whole = with_markdown(text, whole);
                     }
                     // The whole Markdown link is replaced, with what was found in its text.
@@ -97,8 +98,19 @@ impl<'a> Scrubber<'a> {
                 }
             }
         }
-        out.extend(found.map(|it| (it.range, self.bare(it.kind))));
+        out.extend(found.map(|it| self.bare_in(text, it)));
         out
+    }
+
+    /// Returns the replacement of an identifier outside of a link, and what it replaces. In place of
+    /// a file to which Markdown links stands that there was one.
+    fn bare_in(&self, text: &str, found: Found) -> (Range<usize>, Replacement) {
+        let Found { range, kind } = found;
+        if kind == IdentifierKind::Content && is_markdown_target(text, &range) {
+            let target = range.start - 1..range.end + 1;
+            return (target, Replacement::Words(" (a file)"));
+        }
+        (range, self.bare(kind))
     }
 
     /// Returns the replacement of an identifier outside of a link.
@@ -183,35 +195,68 @@ impl<'a> Scrubber<'a> {
         {
             return event.to_string();
         }
-        if is_content(text) && !self.names(text) {
+        if self.is_usable_content(text) {
             return text.to_owned();
         }
-        // A client may read it as an address, with the server's name still in it.
-        let head = text.trim_start().get(..4).unwrap_or_default();
-        if head.eq_ignore_ascii_case("mxc:") {
+        if is_like_content(text) {
             return REDACTED.to_owned();
         }
         self.text(text)
     }
 
-    /// Returns whether the address of media has an identifier besides its homeserver.
-    fn names(&self, uri: &str) -> bool {
-        let found = self.identifiers.find(uri);
-        found.iter().any(|it| it.kind != IdentifierKind::Content)
+    /// Translates the name of a field. Returns `None` for the address of media that get another
+    /// address when they are uploaded again: it would lead to nothing, and it names a homeserver.
+    pub(super) fn field_name(&self, name: &str) -> Option<String> {
+        let stays = self.is_usable_content(name) && self.context.is_local_media(name);
+        (stays || !is_like_content(name)).then(|| self.token(name))
+    }
+
+    /// Returns whether a whole string is the address of media, without an identifier besides its
+    /// homeserver.
+    pub(super) fn is_usable_content(&self, uri: &str) -> bool {
+        let names = || {
+            let found = self.identifiers.find(uri);
+            found.iter().any(|it| it.kind != IdentifierKind::Content)
+        };
+        is_content(uri) && !names()
     }
 }
 
 /// Returns the range of the whole Markdown link `[Alice](https://matrix.to/#/@alice:example.org)`,
 /// if `link` is the target of one.
 fn with_markdown(text: &str, link: Range<usize>) -> Range<usize> {
-    let before = &text[..link.start];
-    if !before.ends_with("](") || !text[link.end..].starts_with(')') {
+    if !is_markdown_target(text, &link) {
         return link;
     }
-    match before.rfind('[') {
-        Some(start) if !before[start..].contains('\n') => start..link.end + 1,
-        _ => link,
+    let line = text[..link.start - 2].rsplit('\n').next().unwrap_or("");
+    let line_start = link.start - 2 - line.len();
+    // Brackets within the text of the link belong to it.
+    let (mut depth, mut innermost) = (1, None);
+    for (at, c) in line.char_indices().rev() {
+        match c {
+            ']' => depth += 1,
+            '[' => {
+                depth -= 1;
+                innermost = innermost.or(Some(at));
+                if depth == 0 {
+                    return line_start + at..link.end + 1;
+                }
+            }
+            _ => {}
+        }
     }
+    innermost.map_or(link.clone(), |at| line_start + at..link.end + 1)
+}
+
+/// Returns whether a range is what Markdown links to: `(…)` after `[Alice]`.
+fn is_markdown_target(text: &str, range: &Range<usize>) -> bool {
+    text[..range.start].ends_with("](") && text[range.end..].starts_with(')')
+}
+
+/// Returns whether a client may read a string as the address of media.
+pub(super) fn is_like_content(text: &str) -> bool {
+    let head = text.trim_start().get(..4).unwrap_or_default();
+    head.eq_ignore_ascii_case("mxc:")
 }
 
 /// Returns whether a whole string is the address of media.

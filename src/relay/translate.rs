@@ -7,14 +7,14 @@ use super::{
     context::Context,
     fields::is_html,
     final_check::FinalCheck,
-    media::{REUPLOADS_MAX, media_in},
+    media::{REUPLOADS_MAX, lacks_media, media_in},
     message,
     outcome::{SenderRemark, TranslateError, Translated},
     profile::ProfileNames,
     relation::OnMissingTarget,
     scrub::Scrubber,
 };
-use crate::matrix::event_type::is_matrix_rtc;
+use crate::matrix::event_type::{is_matrix_rtc, is_unseen, is_verification};
 
 /// Maximum nesting depth of an event's content.
 const CONTENT_DEPTH_MAX: usize = 100;
@@ -54,40 +54,37 @@ pub(super) fn translate_unchecked(
         Handling::Silent => return Ok(None),
         Handling::Refused(why) => return Err(why),
     };
-    let Value::Object(content) = content else {
+    let Value::Object(fields) = content else {
         return Err(TranslateError::Malformed);
     };
     // The event was redacted, and this is what is left.
-    if content.is_empty() {
+    if fields.is_empty() {
         return Ok(None);
     }
-    if content
-        .values()
-        .any(|value| !fits(value, CONTENT_DEPTH_MAX))
-    {
+    if fields.values().any(|value| !fits(value, CONTENT_DEPTH_MAX)) {
         return Err(TranslateError::TooDeep);
     }
-    if content
-        .get("msgtype")
-        .is_some_and(|kind| kind == "m.key.verification.request")
-    {
+    if is_verification(event_type, content) {
         return Err(TranslateError::Verification);
     }
-    let scrub = Scrubber::new(context).with_profile(ProfileNames::of(content));
+    let scrub = Scrubber::new(context).with_profile(ProfileNames::of(fields));
     // Types are named like Java packages: anything else could hide an identifier.
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ':' | '/');
-    if event_type.len() > 255
+    if !(1..=255).contains(&event_type.len())
         || !event_type.chars().all(plain)
         || scrub.finds_identifier(event_type)
     {
         return Err(TranslateError::IdentifyingType);
     }
+    if lacks_media(&scrub, content) {
+        return Err(TranslateError::Malformed);
+    }
     let mut remarks = Vec::new();
     let out = match calls::kind(event_type) {
-        Some(kind) => calls::translate(&scrub, kind, content)?,
+        Some(kind) => calls::translate(&scrub, kind, fields)?,
         None => Some(message::translate(
             &scrub,
-            content,
+            fields,
             on_missing,
             &mut remarks,
         )?),
@@ -114,24 +111,7 @@ fn handling(event_type: &str) -> Handling {
         kind if kind.starts_with("m.key.verification.") => {
             Handling::Refused(TranslateError::Verification)
         }
-        // Technical events of calls that were refused when they rang, keys that a client sends to a
-        // room by mistake, and events that are no messages.
-        "m.call.encryption_keys"
-        | "io.element.call.encryption_keys"
-        | "io.element.call.reaction"
-        | "m.dummy"
-        | "m.room_key"
-        | "m.room_key_request"
-        | "m.room_key.withheld"
-        | "m.forwarded_room_key"
-        | "m.secret.request"
-        | "m.secret.send"
-        | "m.room.encrypted"
-        | "m.room.redaction"
-        | "m.room.member"
-        | "m.typing"
-        | "m.receipt"
-        | "m.presence" => Handling::Silent,
+        kind if is_unseen(kind) => Handling::Silent,
         _ => Handling::Message(OnMissingTarget::Remark),
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     },
     ids::Person,
     introduction::{Phase, Refusal, clean_name, gist},
-    relay::{Context, Names, translate_room_text, without_profile_name},
+    relay::{Context, translate_line, without_profile_name},
     store::Batch,
 };
 
@@ -218,6 +218,6 @@ impl Engine {
     ) -> Option<String> {
         let context = Context::for_quote(room, asker, &self.settings().server_name);
         let text = without_profile_name(content, text);
-        translate_room_text(&text, &context, &Names::default(), LINE_AT_MOST)
+        translate_line(&text, &context, LINE_AT_MOST)
     }
 }

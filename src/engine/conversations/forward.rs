@@ -102,6 +102,7 @@ impl Room {
             homeserver: &engine.settings().server_name,
             hide_addresses,
             pseudonym_key: &conversation.secret.0,
+            secrets: &relay::device_secrets(&parsed.content),
         };
         let context = Context::between((&self.id, &there), &sender.user, &aliases, &map, masking);
         // A message that makes the translator panic is refused. Retrying it would hold up all

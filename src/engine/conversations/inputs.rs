@@ -17,7 +17,10 @@ use crate::{
     },
     ids::{ConversationId, Ghost, Person},
     introduction::{Introduction, Refusal},
-    matrix::{RoomState, event_type::is_matrix_rtc},
+    matrix::{
+        RoomState,
+        event_type::{continues_call, is_matrix_rtc, is_unseen, is_verification},
+    },
     store::Batch,
 };
 
@@ -343,6 +346,13 @@ fn widget_kind(content: &serde_json::Value) -> Option<EventKind> {
     })
 }
 
+/// Returns whether an event of MatrixRTC stands for a call. A call ends when its state event is
+/// emptied, and the place for calls of a room (`slot`) is there without one.
+fn has_call(event: &RoomEvent) -> bool {
+    let is_empty = event.content.as_object().is_none_or(|it| it.is_empty());
+    event.state_key.is_none() || !is_empty && !event.kind.ends_with(".slot")
+}
+
 /// Returns the kind of an event, as far as its unencrypted part shows it.
 pub(in crate::engine) fn event_kind(event: &RoomEvent) -> Option<EventKind> {
     if event.is_verification_request() {
@@ -351,10 +361,7 @@ pub(in crate::engine) fn event_kind(event: &RoomEvent) -> Option<EventKind> {
     }
     let kind = event.kind.as_str();
     if is_matrix_rtc(kind) {
-        // A call ends when its state event is emptied.
-        let live =
-            event.state_key.is_none() || event.content.as_object().is_some_and(|c| !c.is_empty());
-        return live.then_some(EventKind::MatrixRtc);
+        return has_call(event).then_some(EventKind::MatrixRtc);
     }
     if is_state(event, "m.room.pinned_events") {
         let pinned = event.content["pinned"].as_array();
@@ -373,8 +380,9 @@ pub(in crate::engine) fn event_kind(event: &RoomEvent) -> Option<EventKind> {
     match kind {
         "m.room.encrypted" | "m.reaction" => Some(EventKind::Forwardable),
         "m.room.redaction" => event.redacts.clone().map(|of| EventKind::Redaction { of }),
-        // What follows on a request, which is declined.
-        kind if kind.starts_with("m.key.verification.") => None,
+        // What follows on a request, which is declined, or on a call, whose invite is answered.
+        kind if is_verification(kind, &event.content) || continues_call(kind) => None,
+        kind if is_unseen(kind) => None,
         _ => Some(EventKind::Unencrypted),
     }
 }

@@ -281,6 +281,8 @@ impl Engine {
             homeserver: &self.settings().server_name,
             hide_addresses: self.hides_addresses(conversation)?,
             pseudonym_key: &conversation.secret.0,
+            // No device shows in the state of a room.
+            secrets: &[],
         };
         let context = Context::between((here, there), &worded.by, &aliases, &map, masking);
         Ok(translate_room_text(&worded.text, &context, &names, at_most))

@@ -7,7 +7,7 @@ use ruma::{
     EventId, OwnedEventId, OwnedUserId, RoomId, UserId, event_id, room_id, server_name, user_id,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, value::RawValue};
+use serde_json::{Value, json, value::RawValue};
 
 use super::{
     changes::{changes, printable},
@@ -23,7 +23,7 @@ use crate::{
     },
     introduction::{IntroductionNotice, MessageKind, Quote, QuoteError, gist, quote, quote_edit},
     matrix::{Transaction, transaction::TransactionReader},
-    relay::{self, Alias, Context, EventMapping, Masking, Names, Translated},
+    relay::{self, Alias, Context, EventMapping, Masking, Translated},
     store::Store,
     testing::{NOW, person},
     text::is_invisible,
@@ -32,6 +32,8 @@ use crate::{
 /// Who writes, and where.
 const ALICE: &str = "@alice.harbour:far.example";
 const HERE: &str = "!here:far.example";
+/// The device that she writes on.
+const DEVICE: &str = "ALICESDEVICE";
 /// Alice's name for the owner of an open handle.
 const NAME: &str = "Alice";
 
@@ -281,6 +283,7 @@ fn masked(kind: &str, content: &Value) -> Outcome {
         homeserver: server_name!("hs.test"),
         hide_addresses: true,
         pseudonym_key: &[7; 32],
+        secrets: &relay::device_secrets(&json!({ "device_id": DEVICE })),
     };
     let here = <&RoomId>::try_from(HERE).unwrap();
     let rooms = (here, room_id!("!there:hs.test"));
@@ -350,13 +353,14 @@ fn leaks(translated: &Translated) -> Vec<String> {
     out
 }
 
-/// Returns whether a text in lower case has Alice's Matrix ID or her room, whatever stands in
-/// between.
+/// Returns whether a text in lower case has Alice's Matrix ID, her room or her device, whatever
+/// stands in between.
 fn names_sender(text: &str) -> bool {
     let seen = |c: &char| !is_invisible(*c) && (!c.is_control() || *c == '\n');
     let text = text.chars().filter(seen).collect::<String>();
     let text = text.replace("%3a", ":").replace("%40", "@");
-    ["alice.harbour:far.example", "!here:far.example"]
+    let device = DEVICE.to_lowercase();
+    ["alice.harbour:far.example", HERE, &device]
         .iter()
         .any(|id| text.contains(id))
 }
@@ -368,12 +372,15 @@ fn is_elsewhere(text: &str) -> bool {
 
 /// Quotes an event for the owner of an open handle.
 fn open(kind: &str, content: &Value) -> Outcome {
-    let refused = || {
-        let notice = IntroductionNotice::SendAgainOther.plain("sam");
-        Outcome::Words(format!("refused: {notice}"))
+    let refused = |why: QuoteError| {
+        let notice = match why {
+            QuoteError::PlainAttachment => IntroductionNotice::SendAgainPlainFile,
+            _ => IntroductionNotice::SendAgainOther,
+        };
+        Outcome::Words(format!("refused: {}", notice.plain("sam")))
     };
     let quoted = |what: String, quote: Result<Quote, QuoteError>| match quote {
-        Err(_) => refused(),
+        Err(why) => refused(why),
         Ok(quote) => Outcome::Changed {
             what: if quote.event_type == kind {
                 what
@@ -393,7 +400,8 @@ fn open(kind: &str, content: &Value) -> Outcome {
             format!("quoted as an edit of {of}"),
             quote_edit(NAME, content, "$passed_on"),
         ),
-        Some(_) => refused(),
+        Some(MessageKind::PlainFile) => refused(QuoteError::PlainAttachment),
+        Some(_) => refused(QuoteError::NotAMessage),
     }
 }
 
@@ -404,7 +412,7 @@ fn without_asker(text: &str) -> Option<String> {
         <&UserId>::try_from(ALICE).unwrap(),
     );
     let context = Context::for_quote(room, sender, server_name!("hs.test"));
-    relay::translate_room_text(text, &context, &Names::default(), 4000)
+    relay::translate_line(text, &context, 4000)
 }
 
 /// Returns what the bot answers in a control room, if anything, and how many effects it has.

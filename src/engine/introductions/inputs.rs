@@ -1,7 +1,7 @@
 //! Handles what happens in a room with introductions.
 
 use ruma::{OwnedEventId, OwnedUserId};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::{
     crypto::{DecryptError, Distrust},
@@ -12,7 +12,10 @@ use crate::{
         room::Room,
     },
     ids::Ghost,
-    introduction::{Effect, Input, Introduction, MessageKind, Phase, decide, is_quotable},
+    introduction::{
+        Effect, Input, Introduction, MessageKind, Phase, QuoteError, check_quotable, decide,
+    },
+    matrix::event_type::{continues_call, is_unseen, is_verification},
     store::Batch,
 };
 
@@ -322,7 +325,19 @@ impl Room {
     }
 }
 
+/// Returns what a decrypted event is to an introduction, or `None` if it does not concern the ghost:
+/// verification and reactions are between the two people, the steps of a call follow on its invite,
+/// and nobody sees what else clients exchange or what a redaction has left.
 pub(in crate::engine) fn message_kind(kind: &str, content: &Value) -> Option<MessageKind> {
+    let is_redacted = content.as_object().is_some_and(Map::is_empty);
+    if is_redacted
+        || kind == "m.reaction"
+        || is_verification(kind, content)
+        || continues_call(kind)
+        || is_unseen(kind)
+    {
+        return None;
+    }
     let relation = &content["m.relates_to"];
     // An edit of nothing holds the whole text, and is passed on as a message.
     if relation["rel_type"] == "m.replace"
@@ -331,19 +346,11 @@ pub(in crate::engine) fn message_kind(kind: &str, content: &Value) -> Option<Mes
     {
         return Some(MessageKind::Edit { of });
     }
-    match kind {
-        "m.room.message"
-            if content["msgtype"]
-                .as_str()
-                .is_some_and(|t| t.starts_with("m.key.verification")) =>
-        {
-            None
-        }
-        "m.room.message" | "m.sticker" if is_quotable(kind, content) => Some(MessageKind::Line),
-        // Verification and reactions concern the two people, not the ghost.
-        kind if kind.starts_with("m.key.verification") || kind == "m.reaction" => None,
-        _ => Some(MessageKind::Other),
-    }
+    Some(match check_quotable(kind, content) {
+        Ok(()) => MessageKind::Line,
+        Err(QuoteError::PlainAttachment) => MessageKind::PlainFile,
+        Err(QuoteError::NotAMessage | QuoteError::Malformed) => MessageKind::Other,
+    })
 }
 
 #[cfg(test)]
@@ -374,9 +381,14 @@ mod tests {
             // Not encrypted.
             (
                 json!({ "msgtype": "m.image", "body": "x.png", "url": "mxc://hs.test/x" }),
+                Some(MessageKind::PlainFile),
+            ),
+            (
+                json!({ "msgtype": "m.image", "body": "x.png" }),
                 Some(MessageKind::Other),
             ),
             (json!({ "msgtype": "m.text" }), Some(MessageKind::Other)),
+            (json!({}), None),
             (
                 json!({ "msgtype": "m.key.verification.request", "body": "" }),
                 None,
@@ -385,8 +397,19 @@ mod tests {
             let kind = message_kind("m.room.message", &content);
             assert_eq!(kind, expected, "{content}");
         }
-        assert_eq!(message_kind("m.reaction", &json!({})), None);
-        let poll = message_kind("m.poll.start", &json!({}));
-        assert_eq!(poll, Some(MessageKind::Other));
+        let content = json!({ "body": "x", "url": "mxc://hs.test/x" });
+        for (kind, expected) in [
+            ("m.poll.start", Some(MessageKind::Other)),
+            ("m.call.invite", Some(MessageKind::Other)),
+            ("m.sticker", Some(MessageKind::PlainFile)),
+            ("m.reaction", None),
+            ("m.call.candidates", None),
+            ("m.call.hangup", None),
+            ("m.room_key_bundle", None),
+            ("m.dummy", None),
+            ("m.key.verification.mac", None),
+        ] {
+            assert_eq!(message_kind(kind, &content), expected, "{kind}");
+        }
     }
 }

@@ -47,6 +47,7 @@ impl Room {
                     MessageKind::Line
                         | MessageKind::Edit { .. }
                         | MessageKind::Unreadable
+                        | MessageKind::PlainFile
                         | MessageKind::Other
                 )
             ) {

@@ -10,7 +10,7 @@ use crate::{
         records::{QuotedEvents, RetainedEvents},
         room::Room,
     },
-    introduction::{Introduction, Phase, Quote, Refusal, quote, quote_edit},
+    introduction::{Introduction, Phase, Quote, QuoteError, Refusal, quote, quote_edit},
     store::Batch,
 };
 
@@ -44,7 +44,7 @@ impl Room {
         let name = self.asker_name(introduction).await?;
         let quote = match quote(&name, &kind, &content) {
             Ok(quote) => quote,
-            Err(_) => return Err(EngineError::Refused(Refusal::NotThisKind)),
+            Err(why) => return Err(EngineError::Refused(refusal_of(why))),
         };
         let sent = self
             .send_quote(introduction, &quote, "pass-on", text)
@@ -72,7 +72,7 @@ impl Room {
         let name = self.asker_name(introduction).await?;
         let quote = match quote_edit(&name, &content, passed.as_str()) {
             Ok(quote) => quote,
-            Err(_) => return Err(EngineError::Refused(Refusal::NotThisKind)),
+            Err(why) => return Err(EngineError::Refused(refusal_of(why))),
         };
         let sent = self
             .send_quote(introduction, &quote, "pass-on-edit", event)
@@ -131,5 +131,13 @@ impl Room {
             .redact(acting.actor(), &self.id, &passed, None, transaction)
             .await?;
         Ok(())
+    }
+}
+
+/// Returns why a message is not passed on that cannot be quoted.
+fn refusal_of(why: QuoteError) -> Refusal {
+    match why {
+        QuoteError::PlainAttachment => Refusal::PlainFile,
+        QuoteError::NotAMessage | QuoteError::Malformed => Refusal::NotThisKind,
     }
 }

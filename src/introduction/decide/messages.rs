@@ -56,6 +56,10 @@ impl IntroductionStep<'_> {
                 self.reply(event, IntroductionNotice::SendAgainOther);
             }
             MessageKind::Other => self.reply(event, IntroductionNotice::NotKept),
+            MessageKind::PlainFile if self.owner_can_read() => {
+                self.reply(event, IntroductionNotice::SendAgainPlainFile);
+            }
+            MessageKind::PlainFile => self.reply(event, IntroductionNotice::PlainFileNotKept),
             MessageKind::Unreadable => self.unreadable(event),
             MessageKind::Untrusted => {
                 self.distrusted(Reason::UnsignedDevice, IntroductionNotice::UnsignedDevice);
@@ -374,6 +378,7 @@ fn notice_of(why: &Refusal) -> IntroductionNotice {
     match why {
         Refusal::Unreadable => IntroductionNotice::SendAgainUnreadable,
         Refusal::NotThisKind => IntroductionNotice::SendAgainOther,
+        Refusal::PlainFile => IntroductionNotice::SendAgainPlainFile,
         Refusal::TooLarge => IntroductionNotice::TooLarge,
         _ => IntroductionNotice::NotPassedOn,
     }

@@ -15,7 +15,7 @@ fn inputs() -> impl Strategy<Value = (u64, Input)> {
     let person =
         prop_oneof![4 => Just(alice()), 1 => Just(sam().into()), 1 => Just(ghost().into())];
     let membership = prop_oneof![Just("join"), Just("leave"), Just("ban"), Just("invite")];
-    let kind = (event.clone(), 0..14u8).prop_map(|(of, n)| match n {
+    let kind = (event.clone(), 0..15u8).prop_map(|(of, n)| match n {
         0 => MessageKind::Edit { of },
         1 => MessageKind::Redaction { of },
         2 => MessageKind::Plaintext,
@@ -25,6 +25,7 @@ fn inputs() -> impl Strategy<Value = (u64, Input)> {
         7 => MessageKind::Untrusted,
         8 => MessageKind::TooManyDevices,
         9 => MessageKind::Nothing,
+        10 => MessageKind::PlainFile,
         _ => MessageKind::Line,
     });
     let input = prop_oneof![

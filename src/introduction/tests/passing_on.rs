@@ -373,6 +373,7 @@ fn each_message_that_is_not_passed_on_is_answered_with_the_reason() {
     for (why, expected) in [
         (Refusal::Unreadable, Notice::SendAgainUnreadable),
         (Refusal::NotThisKind, Notice::SendAgainOther),
+        (Refusal::PlainFile, Notice::SendAgainPlainFile),
         (Refusal::TooLarge, Notice::TooLarge),
         (Refusal::Forbidden, Notice::NotPassedOn),
         (Refusal::Impossible, Notice::NotPassedOn),
@@ -451,16 +452,19 @@ fn many_messages_that_are_not_passed_on_get_ten_replies_and_a_notice() {
 
 #[test]
 fn what_cannot_be_passed_on_is_asked_for_again_once_the_owner_can_read() {
-    for (listens, notice) in [
-        (true, IntroductionNotice::NotKept),
-        (false, IntroductionNotice::SendAgainOther),
+    use MessageKind::{Other, PlainFile};
+    for (listens, kind, notice) in [
+        (true, Other, IntroductionNotice::NotKept),
+        (false, Other, IntroductionNotice::SendAgainOther),
+        (true, PlainFile, IntroductionNotice::PlainFileNotKept),
+        (false, PlainFile, IntroductionNotice::SendAgainPlainFile),
     ] {
         let mut play = lingering(false);
         if listens {
             play = Play::admitted();
             play.carry_out(&view(&[]));
         }
-        play.says(second(), MessageKind::Other);
+        play.says(second(), kind);
         let to = second();
         assert_eq!(play.effects, [Effect::SendReply { to, notice }]);
     }

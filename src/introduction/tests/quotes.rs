@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use ruma::user_id;
 
 use super::*;
+use crate::text::is_blank;
 
 #[test]
 fn names_are_fit_to_stand_in_our_sentence() {
@@ -26,7 +27,7 @@ fn names_are_fit_to_stand_in_our_sentence() {
 fn a_quote_of_a_message_that_fitted_fits_again() {
     for body in [
         "'".repeat(12_000),
-        "\n".repeat(12_000),
+        "\na".repeat(6_000),
         "\"<&>".repeat(3_000),
         "x".repeat(12_000),
         "x".repeat(46_000),
@@ -92,6 +93,95 @@ fn a_hidden_picture_stays_hidden_and_says_why() {
     }
 }
 
+/// Returns what is passed on of a message of Alice.
+fn quoted(content: serde_json::Value) -> serde_json::Value {
+    quote("Alice", "m.room.message", &content).unwrap().content
+}
+
+#[test]
+fn no_line_break_leads_out_of_a_quote() {
+    let body = "one\rtwo\r\nthree\u{85}four\u{2028}five\u{2029}six";
+    let quote = quoted(serde_json::json!({ "msgtype": "m.text", "body": body }));
+    let expected = "Alice wrote:\n> one\n> two\n> three\n> four\n> five\n> six";
+    assert_eq!(quote["body"], expected);
+    let html = quote["formatted_body"].as_str().unwrap();
+    assert_eq!(html.matches("<br>").count(), 5);
+    assert!(!html.contains(['\r', '\u{85}', '\u{2028}', '\u{2029}']));
+}
+
+#[test]
+fn what_shows_nothing_is_said_in_words() {
+    let file = serde_json::json!({ "url": "mxc://hs.test/x" });
+    for (content, expected) in [
+        (
+            serde_json::json!({ "msgtype": "m.text", "body": " \u{3164}\n" }),
+            "Alice sent a message without text",
+        ),
+        (
+            serde_json::json!({ "msgtype": "m.image", "body": " ", "filename": "a.png", "file": file }),
+            "Alice sent a picture",
+        ),
+        (
+            serde_json::json!({ "msgtype": "m.file", "file": file }),
+            "Alice sent a file",
+        ),
+        (
+            serde_json::json!({ "msgtype": "m.location", "geo_uri": "geo:1,2" }),
+            "Alice sent a place",
+        ),
+    ] {
+        assert_eq!(quoted(content)["body"], expected);
+    }
+    let nothing = serde_json::json!({ "msgtype": "m.text", "body": "\u{200b}" });
+    let shown = gist("m.room.message", &nothing, |text| Some(text.to_owned()));
+    assert_eq!(shown, "(something without text)");
+}
+
+#[test]
+fn the_name_of_a_file_is_one_line_in_its_own_direction() {
+    let file = serde_json::json!({ "url": "mxc://hs.test/x" });
+    let content =
+        |name: &str| serde_json::json!({ "msgtype": "m.file", "body": name, "file": file });
+    let quote = quoted(content("photo_\u{202e}gpj.exe\u{2028}\u{2066}x"));
+    assert_eq!(quote["filename"], "photo_gpj.exe x");
+    assert!(quoted(content("\u{202e}")).get("filename").is_none());
+}
+
+#[test]
+fn only_an_edit_has_a_new_text() {
+    let mut content = serde_json::json!({ "msgtype": "m.text", "body": "before",
+        "m.new_content": { "msgtype": "m.text", "body": "after" } });
+    assert_eq!(quoted(content.clone())["body"], "Alice wrote:\n> before");
+    content["m.relates_to"] = serde_json::json!({ "rel_type": "m.replace", "event_id": "$one" });
+    assert_eq!(quoted(content)["body"], "Alice wrote:\n> after");
+}
+
+#[test]
+fn a_reply_keeps_its_thread_and_not_the_text_it_answers() {
+    let content = serde_json::json!({
+        "msgtype": "m.text", "body": "> <@kim:hs.test> older\n\nnewer",
+        "m.relates_to": { "rel_type": "m.thread", "event_id": "$root", "x": 1,
+            "m.in_reply_to": { "event_id": "$one", "x": 1 } },
+    });
+    let quote = quoted(content.clone());
+    assert_eq!(quote["body"], "Alice wrote:\n> newer");
+    let kept = serde_json::json!({ "rel_type": "m.thread", "event_id": "$root",
+        "m.in_reply_to": { "event_id": "$one" } });
+    assert_eq!(quote["m.relates_to"], kept);
+    let shown = gist("m.room.message", &content, |text| Some(text.to_owned()));
+    assert_eq!(shown, "newer");
+}
+
+#[test]
+fn a_file_that_is_not_encrypted_is_told_from_one_that_is_missing() {
+    let mut sticker = serde_json::json!({ "body": "duck" });
+    let missing = check_quotable("m.sticker", &sticker);
+    assert_eq!(missing, Err(QuoteError::Malformed));
+    sticker["url"] = "mxc://hs.test/duck".into();
+    let plain = check_quotable("m.sticker", &sticker);
+    assert_eq!(plain, Err(QuoteError::PlainAttachment));
+}
+
 #[test]
 fn of_a_gallery_not_only_the_caption_is_passed_on() {
     let gallery = serde_json::json!({
@@ -113,6 +203,7 @@ proptest! {
     /// A quote never breaks out of its frame, and is always an encrypted-room message we can send.
     #[test]
     fn a_quote_stays_in_its_frame(body in ".{0,400}", name in ".{0,80}") {
+        prop_assume!(!is_blank(&body));
         let name = clean_name(Some(&name), user_id!("@a:b"));
         let content = serde_json::json!({ "msgtype": "m.text", "body": body });
         let quote = quote(&name, "m.room.message", &content).unwrap();

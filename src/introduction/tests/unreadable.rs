@@ -49,6 +49,7 @@ fn what_turns_out_to_be_no_message_is_not_asked_for_again() {
     let kinds = [
         MessageKind::Edit { of: first() },
         MessageKind::Other,
+        MessageKind::PlainFile,
         MessageKind::Untrusted,
         MessageKind::Nothing,
     ];
@@ -66,6 +67,7 @@ fn what_turns_out_to_be_no_message_is_not_asked_for_again() {
         let asked = asks(&done);
         let expected = match kind {
             MessageKind::Other => vec![IntroductionNotice::SendAgainOther],
+            MessageKind::PlainFile => vec![IntroductionNotice::SendAgainPlainFile],
             MessageKind::Untrusted => vec![IntroductionNotice::UnsignedDevice],
             _ => vec![],
         };

@@ -200,6 +200,10 @@ fn description(
         _ => return Err(TranslateError::Malformed),
     };
     let sdp = sdp::description(scrub, sdp);
+    // Only what takes an earlier description back has none of its own.
+    if sdp.trim().is_empty() && kind != "rollback" {
+        return Err(TranslateError::CallDescription);
+    }
     out.insert(name.to_owned(), json!({ "type": kind, "sdp": sdp }));
     Ok(())
 }

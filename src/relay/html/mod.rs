@@ -237,6 +237,10 @@ impl HtmlTranslation<'_> {
                 _ => {}
             }
         }
+        // Nobody knows where a link without an end was to end, so what follows is kept.
+        if said.starts_with(char::is_alphanumeric) {
+            self.out.push(Out::Text(" ".to_owned()));
+        }
         0
     }
 

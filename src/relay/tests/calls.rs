@@ -382,7 +382,8 @@ proptest! {
         let sdp: Vec<String> = lines.iter().map(line).collect();
         let sdp = sdp.join(end).replace("AT", &address);
         let mut content = invite();
-        content["offer"]["sdp"] = json!(sdp);
+        // Without a line that is left the call would be refused.
+        content["offer"]["sdp"] = json!(format!("v=0\r\n{sdp}"));
         let out = translated_to(Direction::ToSam, "m.call.invite", &content);
         let shown = out["offer"]["sdp"].as_str().unwrap();
         prop_assert!(!shown.contains(&address), "{address} of {sdp:?} in {shown:?}");
@@ -393,4 +394,19 @@ proptest! {
             prop_assert!(!shown.contains(&address), "{address} of {line:?} in {shown}");
         }
     }
+}
+
+#[test]
+fn a_call_of_which_nothing_is_left_is_refused() {
+    let invite = |kind: &str, sdp: &str| {
+        json!({ "call_id": "1", "version": "1", "party_id": "a",
+                "lifetime": 60000, "offer": { "type": kind, "sdp": sdp } })
+    };
+    for sdp in ["", " \r\n", "hello", "x=1\r\n"] {
+        let refused = to_sam("m.call.invite", &invite("offer", sdp));
+        assert_eq!(refused, Err(TranslateError::CallDescription), "{sdp:?}");
+    }
+    assert!(to_sam("m.call.invite", &invite("offer", "v=0\r\n")).is_ok());
+    // What takes an earlier description back has none.
+    assert!(to_sam("m.call.invite", &invite("rollback", "")).is_ok());
 }

@@ -357,3 +357,139 @@ fn what_comes_back_is_named_the_other_way_round() {
     assert_eq!(out["m.mentions"]["user_ids"], json!([ALICE]));
     assert_ne!(out, Value::Null);
 }
+
+#[test]
+fn no_field_is_named_by_the_address_of_media_elsewhere() {
+    let packs = json!({
+        "mxc://far.example/duck": { "room_id": "!here:far.example" },
+        "mxc://third.example/duck": {}, " MXC://far.example/x": {}, "mxc://hs.test/duck": {},
+        "plain": { "list": [{ "mxc://far.example/duck": 1 }] },
+    });
+    let content = json!({ "body": "duck", "url": "mxc://far.example/duck", "packs": packs });
+    let out = with_context(Direction::ToSam, true, |context| {
+        let context = crate::relay::Context {
+            homeserver: ruma::server_name!("hs.test"),
+            ..context.clone()
+        };
+        translate("m.sticker", &content, &context)
+    });
+    let packs = &out.unwrap().unwrap().content["packs"];
+    let expected = json!({ "mxc://hs.test/duck": {}, "plain": { "list": [{}] } });
+    assert_eq!(*packs, expected);
+}
+
+#[test]
+fn a_file_whose_address_cannot_be_passed_on_is_refused() {
+    for uri in [
+        "mxc://far.example",
+        "mxc:///x",
+        "mxc://far.example/../x",
+        "MXC://far.example/x",
+        " mxc://far.example/x",
+    ] {
+        let file = json!({ "msgtype": "m.file", "body": "x", "file": { "url": uri } });
+        let edit = json!({ "msgtype": "m.file", "body": "x", "m.new_content": file,
+            "m.relates_to": { "rel_type": "m.replace", "event_id": "$one" } });
+        let reaction = json!({ "m.relates_to": { "rel_type": "m.annotation", "event_id": "$one",
+            "key": uri } });
+        for (kind, content) in [
+            ("m.room.message", file),
+            ("m.room.message", edit),
+            ("m.sticker", json!({ "body": "x", "url": uri })),
+            ("m.reaction", reaction),
+        ] {
+            assert_eq!(
+                to_sam(kind, &content),
+                Err(TranslateError::Malformed),
+                "{content}"
+            );
+        }
+        // A message can do without its thumbnail.
+        let video = json!({ "msgtype": "m.video", "body": "x", "info": { "thumbnail_url": uri } });
+        assert!(to_sam("m.room.message", &video).is_ok(), "{uri}");
+    }
+    let said = json!({ "msgtype": "m.text", "body": "mxc:broken", "org.example.note": "mxc:" });
+    assert!(to_sam("m.room.message", &said).is_ok());
+}
+
+#[test]
+fn a_link_in_markdown_is_replaced_whole() {
+    let link = format!("https://matrix.to/#/{SAM}");
+    let html = format!("<a href=\"{link}\">sam</a>: look");
+    for (body, expected) in [
+        (format!("[sam]({link}): look"), "@sam: look"),
+        (format!("see [x] [Sam [the] sam]({link})"), "see [x] @sam"),
+        (format!("[sam ]]({link})"), "@sam"),
+        (
+            "[Spoiler](mxc://far.example/x)!".to_owned(),
+            "[Spoiler] (a file)!",
+        ),
+    ] {
+        let content = json!({ "msgtype": "m.text", "body": body, "formatted_body": html });
+        let out = with_context(Direction::ToSam, true, |context| {
+            let context = crate::relay::Context {
+                homeserver: ruma::server_name!("hs.test"),
+                ..context.clone()
+            };
+            translate("m.room.message", &content, &context)
+        });
+        assert_eq!(out.unwrap().unwrap().content["body"], expected, "{body}");
+    }
+}
+
+#[test]
+fn the_name_in_a_link_goes_with_an_asker_who_has_none_here() {
+    let room = ruma::room_id!("!here:far.example");
+    let sender = <&ruma::UserId>::try_from(ALICE).unwrap();
+    let context = crate::relay::Context::for_quote(room, sender, ruma::server_name!("hs.test"));
+    let line = format!("[Alice Harbour](https://matrix.to/#/{ALICE}): me");
+    let shown = crate::relay::translate_line(&line, &context, 100);
+    assert_eq!(shown.as_deref(), Some("…: me"));
+}
+
+#[test]
+fn a_link_without_an_end_keeps_its_distance() {
+    let html = format!("<a href=\"https://matrix.to/#/{SAM}\">sam look");
+    let content = json!({ "msgtype": "m.text", "body": "sam look", "formatted_body": html });
+    let out = translated("m.room.message", content);
+    let expected = format!("<a href=\"https://matrix.to/#/{SAMUEL}\">@sam</a> sam look");
+    assert_eq!(out["formatted_body"], expected);
+}
+
+#[test]
+fn what_clients_exchange_is_left_out_and_nobody_is_told() {
+    let content = json!({ "room_id": "!here:far.example", "algorithm": "m.megolm.v1.aes-sha2" });
+    for kind in [
+        "m.room_key",
+        "m.room_key_bundle",
+        "m.dummy",
+        "m.secret.send",
+        "m.direct",
+    ] {
+        assert_eq!(to_sam(kind, &content), Ok(None), "{kind}");
+    }
+}
+
+#[test]
+fn what_names_no_kind_of_message_is_refused() {
+    let step = json!({ "msgtype": "m.key.verification.start", "body": "x" });
+    let edit = json!({ "msgtype": "m.text", "body": "x", "m.new_content": step,
+        "m.relates_to": { "rel_type": "m.replace", "event_id": "$one" } });
+    for (kind, content, why) in [
+        ("", json!({ "body": "x" }), TranslateError::IdentifyingType),
+        ("m.room.message", step.clone(), TranslateError::Verification),
+        ("m.room.message", edit, TranslateError::Verification),
+        (
+            "m.rtc.something_new",
+            json!({ "x": 1 }),
+            TranslateError::MatrixRtc,
+        ),
+        (
+            "org.matrix.msc4143.rtc.new",
+            json!({ "x": 1 }),
+            TranslateError::MatrixRtc,
+        ),
+    ] {
+        assert_eq!(to_sam(kind, &content), Err(why), "{kind} {content}");
+    }
+}
