@@ -331,6 +331,9 @@ fn what_the_engine_knows_of_a_room() {
     let admissions = [
         Admission::NotNow,
         Admission::Unclaimed,
+        Admission::Unfit {
+            reason: Reason::NotAChat,
+        },
         Admission::OwnHandle,
         Admission::GhostAsking,
         Admission::LeaveAlone,

@@ -3,7 +3,7 @@
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId};
 use serde::{Deserialize, Serialize};
 
-use super::{Effect, IntroductionNotice, Rules};
+use super::{Effect, IntroductionNotice, Reason, Rules};
 use crate::{
     clock::Timestamp,
     ids::{Ghost, Person},
@@ -31,6 +31,11 @@ pub enum Admission {
     },
     /// Blocked, refused by policy, over a limit or frozen: outsiders cannot tell which.
     NotNow,
+    /// The owner may be reached, but not in a room like this. The ghost says so without joining.
+    Unfit {
+        /// The reason.
+        reason: Reason,
+    },
     /// Nobody holds this handle.
     Unclaimed,
     /// The owner invites their own handle. The ghost declines in the words of every decline, since

@@ -237,6 +237,29 @@ async fn an_invite_from_before_the_owner_is_not_meant_for_them() {
 }
 
 #[tokio::test]
+async fn a_ghost_declines_without_joining_what_the_invite_shows_to_be_no_chat() {
+    let house = House::new().await;
+    house.claim("kim").await;
+    let space = json!({ "type": "m.room.create", "state_key": "", "sender": ALICE,
+        "content": { "room_version": "12", "type": "m.space" } });
+    let foreign = json!({ "type": "m.room.encryption", "state_key": "", "sender": ALICE,
+        "content": { "algorithm": "org.example.rot13" } });
+    for (n, state) in [space, foreign].into_iter().enumerate() {
+        let room = OwnedRoomId::try_from(format!("!unfit{n}:hs.test")).unwrap();
+        let mut actor = house.actor(&room);
+        let mut invite = house.invited(&room, &ghost("kim"), NOW);
+        invite["unsigned"]["invite_room_state"] = json!([state]);
+        dispatch(&mut actor, &invite).await;
+        assert!(matches!(phase(&actor), Some(Phase::Declining { .. })));
+        house.clock.advance(Duration::from_secs(2));
+        steps(&mut actor).await;
+        assert_eq!(house.fake.membership(&room, &ghost("kim")), "leave");
+        assert!(actor.room.record.introductions.is_empty());
+    }
+    assert_eq!(house.requests_to("/join"), 0);
+}
+
+#[tokio::test]
 async fn a_person_who_types_a_ghosts_name_with_capitals_is_told_once_a_day() {
     let mut words = Vec::new();
     for is_claimed in [false, true] {

@@ -421,6 +421,7 @@ impl IntroductionStep<'_> {
             Phase::Declining { .. } => {
                 let reason = match self.state.invite.admission {
                     Admission::GhostAsking => None,
+                    Admission::Unfit { reason } => Some(reason),
                     _ => Some(Reason::NotNow),
                 };
                 self.effects.push(Effect::Decline { reason });

@@ -82,6 +82,24 @@ async fn a_room_in_clear_that_the_ghost_may_not_encrypt_is_left_with_the_reason(
 }
 
 #[tokio::test]
+async fn a_ghost_declines_a_space_without_joining_it() -> Result<()> {
+    let story = Story::begins_with(quick(), PersonOptions::default()).await?;
+    let (ghost, alice) = (&story.ghost, &story.alice);
+    let mut request = ChatOptions::group().request(&[ghost])?;
+    let space = serde_json::value::to_raw_value(&json!({ "type": "m.space" }))?;
+    request.creation_content = Some(ruma::serde::Raw::from_json(space));
+    let made = alice.client.create_room(request).await?;
+    let space = alice.chat(made.room_id());
+    let left = goodbye(&space, ghost).await?;
+    let why = reason(&left).unwrap_or_default();
+    ensure!(why.contains("This isn't a chat"), "{left:?}");
+    let joins = |seen: &harness::Seen| seen.membership() == Some((ghost.as_str(), "join"));
+    ensure!(!space.events().iter().any(joins), "{:#?}", space.events());
+    ensure!(story.sam.log().invites().is_empty());
+    Ok(())
+}
+
+#[tokio::test]
 async fn all_owners_in_a_group_read_its_first_line_once_and_no_ghost_stays() -> Result<()> {
     let story = Story::begins_with(quick(), PersonOptions::default()).await?;
     let (kim, _kims) = story.world.owner("kim").await?;
