@@ -201,8 +201,9 @@ impl IntroductionNotice {
                  pass on what you write; while I'm here the service can read this chat."
             ),
             Self::WaitingForDevice => format!(
-                "@{handle} hasn't set up encryption yet. I stay until then, at most 7 days, to \
-                 pass on what you write; while I'm here the service can read this chat."
+                "@{handle} hasn't set up encryption yet, or their account is gone. I stay until they \
+                 can read, at most 7 days, to pass on what you write; while I'm here the service \
+                 can read this chat."
             ),
             Self::WaitingForKeys => format!(
                 "I can't encrypt for @{handle} at the moment, because their server doesn't hand \
