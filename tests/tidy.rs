@@ -50,7 +50,7 @@ const LONG_FUNCTIONS: [(&str, &str, &str); 4] = [
     ),
     (
         "engine/introductions/admission.rs",
-        "admission",
+        "ask_directory",
         "one match over all verdicts",
     ),
     (

@@ -298,6 +298,7 @@ fn what_the_engine_knows_of_a_room() {
         quoted_edit: Some(event()),
         done: true,
         unreadable: false,
+        by_other: true,
     });
     introduction.passing_on = Some(event());
     introduction.replied_to.push(event());
@@ -330,6 +331,9 @@ fn what_the_engine_knows_of_a_room() {
     let admissions = [
         Admission::NotNow,
         Admission::Unclaimed,
+        Admission::Unfit {
+            reason: Reason::NotAChat,
+        },
         Admission::OwnHandle,
         Admission::GhostAsking,
         Admission::LeaveAlone,
@@ -379,6 +383,7 @@ fn what_the_engine_knows_of_a_room() {
 fn what_ghosts_say() {
     let sentences = [
         IntroductionNotice::GroupFromInviteOn,
+        IntroductionNotice::GroupFromJoinOn,
         IntroductionNotice::BackTo { room: room() },
         IntroductionNotice::BackToPerson { room: room() },
         IntroductionNotice::SendAgainEncrypted,
@@ -387,6 +392,7 @@ fn what_ghosts_say() {
         IntroductionNotice::SendAgainPlainFile,
         IntroductionNotice::TooLarge,
         IntroductionNotice::NotPassedOn,
+        IntroductionNotice::NotPassedOnInGroup,
         IntroductionNotice::MoreNotPassedOn,
         IntroductionNotice::UnsignedDevice,
         IntroductionNotice::TooManyDevices,

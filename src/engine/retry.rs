@@ -10,7 +10,8 @@
 //! | given up | who is told |
 //! |---|---|
 //! | an encrypted message in the inbox | its sender (`actors::give_up`) |
-//! | an effect of an introduction | [`crate::introduction::decide`], which decides what follows |
+//! | a leaving | nobody: the keys of the room are destroyed all the same |
+//! | another effect of an introduction | [`crate::introduction::decide`], which decides what follows |
 //! | an effect of a conversation | the sender of the message (`conversations::failures`) |
 //! | an effect of a control room | its person, and the people who wait for them |
 
@@ -49,6 +50,9 @@ const MEDIA: Duration = Duration::from_secs(60);
 const JOIN: Duration = Duration::from_secs(2 * 60);
 /// How long a ghost tries to join the successor of a room. Clients invite at once.
 const UPGRADE: Duration = Duration::from_secs(15);
+/// How long leaving a room is tried although the homeserver refuses it. Then the user stays as a
+/// member, without keys.
+const LEAVE_REFUSED: Duration = Duration::from_secs(60 * 60);
 /// How long an effect of a control room is tried.
 const CONTROL_ROOM: Duration = Duration::from_secs(5 * 60);
 
@@ -63,6 +67,8 @@ pub(in crate::engine) enum Retry {
     For(Duration),
     /// Retried whatever the error says, but no longer than this.
     DespiteRefusalFor(Duration),
+    /// Retried until it succeeds. If the homeserver refuses it, no longer than this.
+    UntilRefusedFor(Duration),
     /// Retried whatever the error says, until it succeeds.
     UntilDone,
 }
@@ -87,12 +93,14 @@ impl Retry {
         }
     }
 
-    /// Returns how long an effect of an introduction is tried. Leaving and forgetting are retried
-    /// until they succeed; every other effect ends at some time.
+    /// Returns how long an effect of an introduction is tried. Forgetting is retried until it
+    /// succeeds, and leaving unless the homeserver goes on refusing it; every other effect ends at
+    /// some time.
     fn of_introduction(effect: &introduction::Effect, error: &EngineError) -> Self {
         use introduction::Effect;
         match effect {
-            Effect::Leave { .. } | Effect::Forget => Self::UntilDone,
+            Effect::Leave { .. } => Self::UntilRefusedFor(LEAVE_REFUSED),
+            Effect::Forget => Self::UntilDone,
             Effect::Look
             | Effect::TurnOnEncryption
             | Effect::AskOwner
@@ -133,7 +141,8 @@ impl Retry {
     ) -> Self {
         use conversation::Effect;
         match effect {
-            Effect::LeaveRoom | Effect::DeleteGhosts { .. } => Self::UntilDone,
+            Effect::LeaveRoom => Self::UntilRefusedFor(LEAVE_REFUSED),
+            Effect::DeleteGhosts { .. } => Self::UntilDone,
             Effect::RemoveGhost { .. } => Self::WhileTransient,
             Effect::ForwardEvent { .. } => match error {
                 EngineError::KeyOnItsWay | EngineError::TargetOnItsWay => {
@@ -161,12 +170,13 @@ impl Retry {
         }
     }
 
-    /// Returns how long an effect of a control room is tried. Leaving and forgetting are retried
-    /// until they succeed; every other effect ends at some time, so that nobody can silence the bot
-    /// in a room.
+    /// Returns how long an effect of a control room is tried. Forgetting is retried until it
+    /// succeeds, and leaving unless the homeserver goes on refusing it; every other effect ends at
+    /// some time, so that nobody can silence the bot in a room.
     fn of_control_room(effect: &ControlEffect, error: &EngineError) -> Self {
         match effect {
-            ControlEffect::Leave { .. } | ControlEffect::Forget => Self::UntilDone,
+            ControlEffect::Leave { .. } => Self::UntilRefusedFor(LEAVE_REFUSED),
+            ControlEffect::Forget => Self::UntilDone,
             // The person's server may be away.
             ControlEffect::Invite => Self::For(NEEDED),
             ControlEffect::DeclineVerification { .. } => Self::For(OPTIONAL),
@@ -220,8 +230,11 @@ impl Room {
             Retry::UntilDone => return true,
             Retry::Never => return false,
             Retry::WhileTransient => return fate != Fate::Final,
+            Retry::UntilRefusedFor(_) if fate != Fate::Final => return true,
             Retry::For(_) if fate == Fate::Final => return false,
-            Retry::For(longest) | Retry::DespiteRefusalFor(longest) => longest,
+            Retry::For(longest)
+            | Retry::DespiteRefusalFor(longest)
+            | Retry::UntilRefusedFor(longest) => longest,
         };
         let now = self.engine.now();
         let former = self

@@ -3,7 +3,7 @@
 use ruma::{OwnedEventId, OwnedUserId};
 use serde::{Deserialize, Serialize};
 
-use super::{Effect, Invite};
+use super::{Effect, GroupRole, Invite};
 use crate::matrix::RoomState;
 
 /// Something that happened in an introduction.
@@ -48,6 +48,13 @@ pub enum Input {
         accepted: bool,
         /// Whether the handle is masked now. Its mode may have changed since the invite.
         masked: bool,
+    },
+    /// The ghost's role among others in a group has changed.
+    Role(GroupRole),
+    /// Another ghost has passed a message on, or has told its sender why not.
+    SettledByOther {
+        /// The message.
+        event: OwnedEventId,
     },
     /// A deadline passed.
     Tick,

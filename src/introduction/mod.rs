@@ -24,6 +24,7 @@ mod decide;
 mod effect;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+mod group;
 mod input;
 mod notice;
 mod quote;
@@ -33,12 +34,14 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use decide::{Decision, decide};
+pub use decide::{Decision, decide, decide_in_room};
 pub use effect::{Effect, EffectKind};
 pub use input::{Input, MessageKind, Refusal};
 pub use notice::{IntroductionNotice, Reason};
 pub use quote::{Quote, QuoteError, check_quotable, gist, quote, quote_edit};
 pub use rules::Rules;
-pub use state::{Admission, Introduction, Invite, InviteRetry, PendingEvent, Phase, WaitFor};
+pub use state::{
+    Admission, GroupRole, Introduction, Invite, InviteRetry, PendingEvent, Phase, WaitFor,
+};
 
 pub use crate::text::clean_name;

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 pub enum IntroductionNotice {
     /// The owner of a handle in a group can read from their invite on.
     GroupFromInviteOn,
+    /// The owner of a handle in a group can read once they have joined.
+    GroupFromJoinOn,
     /// The two people have a room already.
     BackTo {
         /// The room that they have.
@@ -30,6 +32,8 @@ pub enum IntroductionNotice {
     TooLarge,
     /// A message could not be passed on: please send it again.
     NotPassedOn,
+    /// A message in a group could not be encrypted for everybody whom it is meant for.
+    NotPassedOnInGroup,
     /// More messages than can be named could not be passed on.
     MoreNotPassedOn,
     /// A message came from a device that the asker has not signed.
@@ -77,6 +81,7 @@ impl IntroductionNotice {
     pub fn id(&self) -> String {
         let name = match self {
             Self::GroupFromInviteOn => "group-from-invite-on",
+            Self::GroupFromJoinOn => "group-from-join-on",
             Self::BackTo { room } => return format!("back-to {room}"),
             Self::BackToPerson { room } => return format!("back-to-person {room}"),
             Self::SendAgainEncrypted => "send-again-encrypted",
@@ -85,6 +90,7 @@ impl IntroductionNotice {
             Self::SendAgainPlainFile => "send-again-plain-file",
             Self::TooLarge => "too-large",
             Self::NotPassedOn => "not-passed-on",
+            Self::NotPassedOnInGroup => "not-passed-on-in-group",
             Self::MoreNotPassedOn => "more-not-passed-on",
             Self::UnsignedDevice => "unsigned-device",
             Self::TooManyDevices => "too-many-devices",
@@ -113,12 +119,34 @@ impl IntroductionNotice {
         matches!(self, Self::AskingFirst | Self::AskingFirstInGroup)
     }
 
+    /// Returns whether this notice is about a message of the asker. In a group one ghost sends it
+    /// for all.
+    pub fn is_about_message(&self) -> bool {
+        matches!(
+            self,
+            Self::SendAgainEncrypted
+                | Self::SendAgainUnreadable
+                | Self::SendAgainOther
+                | Self::TooLarge
+                | Self::NotPassedOn
+                | Self::NotPassedOnInGroup
+                | Self::MoreNotPassedOn
+                | Self::UnsignedDevice
+                | Self::TooManyDevices
+                | Self::NotKept
+        )
+    }
+
     /// Returns the notice as plain text. `handle` is without `@`.
     pub fn plain(&self, handle: &str) -> String {
         match self {
             Self::GroupFromInviteOn => {
                 format!("I have invited @{handle}. They can read what is written here from now on.")
             }
+            Self::GroupFromJoinOn => format!(
+                "I have invited @{handle}. They can read what is written here after they have \
+                 joined."
+            ),
             Self::BackTo { room } => format!(
                 "You and @{handle} already have a chat. Please send it there: \
                  https://matrix.to/#/{room} (if that chat is gone, start this one once more)."
@@ -151,6 +179,10 @@ impl IntroductionNotice {
                 "I couldn't pass on your message to @{handle}. They can read from now on: \
                  please send it again."
             ),
+            Self::NotPassedOnInGroup => "I couldn't pass on your message, because not everybody \
+                 whom I'd have to encrypt it for can read yet. Please send it again once they \
+                 are here."
+                .to_owned(),
             Self::MoreNotPassedOn => format!(
                 "I couldn't pass on more of your messages to @{handle}. Please send again what \
                  they have missed."
@@ -182,8 +214,9 @@ impl IntroductionNotice {
                  pass on what you write; while I'm here the service can read this chat."
             ),
             Self::WaitingForDevice => format!(
-                "@{handle} hasn't set up encryption yet. I stay until then, at most 7 days, to \
-                 pass on what you write; while I'm here the service can read this chat."
+                "@{handle} hasn't set up encryption yet, or their account is gone. I stay until they \
+                 can read, at most 7 days, to pass on what you write; while I'm here the service \
+                 can read this chat."
             ),
             Self::WaitingForKeys => format!(
                 "I can't encrypt for @{handle} at the moment, because their server doesn't hand \

@@ -3,7 +3,7 @@
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId};
 use serde::{Deserialize, Serialize};
 
-use super::{Effect, IntroductionNotice, Rules};
+use super::{Effect, IntroductionNotice, Reason, Rules};
 use crate::{
     clock::Timestamp,
     ids::{Ghost, Person},
@@ -31,6 +31,11 @@ pub enum Admission {
     },
     /// Blocked, refused by policy, over a limit or frozen: outsiders cannot tell which.
     NotNow,
+    /// The owner may be reached, but not in a room like this. The ghost says so without joining.
+    Unfit {
+        /// The reason.
+        reason: Reason,
+    },
     /// Nobody holds this handle.
     Unclaimed,
     /// The owner invites their own handle. The ghost declines in the words of every decline, since
@@ -142,6 +147,9 @@ pub struct PendingEvent {
     pub done: bool,
     /// Whether its key has not come.
     pub unreadable: bool,
+    /// Whether another ghost in the room has passed it on, and follows its edits.
+    #[serde(default)]
+    pub by_other: bool,
 }
 
 impl PendingEvent {
@@ -153,6 +161,7 @@ impl PendingEvent {
             quoted_edit: None,
             done: false,
             unreadable,
+            by_other: false,
         }
     }
 
@@ -179,6 +188,16 @@ pub struct InviteRetry {
     pub until: Timestamp,
 }
 
+/// What the other ghosts in a group leave to this one, or take from it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupRole {
+    /// Whether another ghost passes messages on and speaks of them.
+    pub silent: bool,
+    /// Whether other ghosts have yet to invite their owners, who could not read a message that was
+    /// passed on before.
+    pub awaits: bool,
+}
+
 /// The introduction of one handle's owner in one room.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Introduction {
@@ -192,6 +211,9 @@ pub struct Introduction {
     pub phase: Phase,
     /// Whether exactly one other person was joined, and nobody else invited, when the ghost joined.
     pub direct: bool,
+    /// The ghost's role among the others in a group.
+    #[serde(default)]
+    pub role: GroupRole,
     /// When the ghost was invited.
     pub invited_at: Timestamp,
     /// When the owner was invited.
@@ -253,6 +275,7 @@ impl Introduction {
             invite,
             phase: Phase::Declined,
             direct: false,
+            role: GroupRole::default(),
             invited_at: now,
             owner_invited_at: None,
             waits_until: None,
@@ -416,6 +439,10 @@ impl Introduction {
             Phase::Listening { until } | Phase::Asking { until } => Some(until),
             // The ghost stays until everything is passed on.
             Phase::Lingering if self.passing_on.is_some() => None,
+            // Another ghost passes on what is due, or other owners are being invited.
+            Phase::Lingering if self.pending.iter().any(PendingEvent::is_due) => self
+                .awaits_others_until(rules)
+                .or(Some(self.latest_stay(rules))),
             Phase::Lingering => {
                 let invited = self.owner_invited_at.unwrap_or(self.invited_at);
                 let wait = if self.strict() {
@@ -430,6 +457,13 @@ impl Introduction {
             Phase::Inviting => self.invite_retry?.at,
             _ => None,
         }
+    }
+
+    /// Returns until when passing on waits for other owners' invites, if it waits for any.
+    pub fn awaits_others_until(&self, rules: &Rules) -> Option<Timestamp> {
+        let awaits = self.role.awaits && !self.role.silent && !self.direct;
+        let invited_at = self.owner_invited_at.filter(|_| awaits)?;
+        Some(invited_at + rules.wait_for_message)
     }
 
     /// Returns when the ghost leaves although people are still writing.

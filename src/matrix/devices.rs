@@ -38,7 +38,7 @@ impl Homeserver {
         let request = get_device::v3::Request::new(device.to_owned());
         match self.send(Actor::user(user), request).await {
             Ok(_) => Ok(true),
-            Err(MatrixError::Refused { status, .. }) if status == 404 => Ok(false),
+            Err(error) if error.is_missing() => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -56,7 +56,7 @@ impl Homeserver {
         let request = delete_device::v3::Request::new(device.to_owned());
         match self.send(Actor::user(user), request).await {
             Ok(_) => Ok(()),
-            Err(MatrixError::Refused { status, .. }) if status == 404 => Ok(()),
+            Err(error) if error.is_missing() => Ok(()),
             Err(MatrixError::NoSuchUser { .. }) => Ok(()),
             Err(error) => Err(error),
         }

@@ -166,6 +166,12 @@ impl MatrixError {
         matches!(self, Self::Refused { .. }) && self.fate() == Fate::Final
     }
 
+    /// Returns `true` if the homeserver itself says that what the request names does not exist.
+    pub fn is_missing(&self) -> bool {
+        let not_found = StatusCode::NOT_FOUND.as_u16();
+        self.is_refusal() && self.status() == Some(not_found) && !self.has_errcode("M_UNRECOGNIZED")
+    }
+
     /// Returns `true` if a proxy answered that no homeserver is behind it. Every answer of a
     /// homeserver has an errcode.
     pub fn is_outage(&self) -> bool {
@@ -340,6 +346,21 @@ mod tests {
         assert!(!refused(401, Some("M_UNKNOWN_TOKEN")).says_user_is_gone());
         assert!(!refused(400, Some("M_UNKNOWN")).says_user_is_gone());
         assert!(!MatrixError::TimedOut.says_user_is_gone());
+    }
+
+    #[test]
+    fn only_a_homeserver_can_say_that_something_is_missing() {
+        let missing = |status: StatusCode, body: &[u8]| {
+            MatrixError::from_answer(status, &HeaderMap::new(), body).is_missing()
+        };
+        let not_found = br#"{"errcode":"M_NOT_FOUND","error":"no"}"#;
+        let unknown = br#"{"errcode":"M_UNKNOWN","error":"no"}"#;
+        assert!(missing(StatusCode::NOT_FOUND, not_found));
+        assert!(missing(StatusCode::NOT_FOUND, unknown));
+        assert!(!missing(StatusCode::BAD_REQUEST, unknown));
+        assert!(!missing(StatusCode::NOT_FOUND, b"<html>"));
+        let unrecognized = br#"{"errcode":"M_UNRECOGNIZED","error":"no"}"#;
+        assert!(!missing(StatusCode::NOT_FOUND, unrecognized));
     }
 
     #[test]

@@ -149,7 +149,7 @@ impl Homeserver {
         match self.send(who, request).await {
             Ok(_) => Ok(()),
             // "not in room", or a room that the homeserver has forgotten
-            Err(MatrixError::Refused { status, .. }) if status == 404 => Ok(()),
+            Err(error) if error.is_missing() => Ok(()),
             Err(error) => Err(error),
         }
     }

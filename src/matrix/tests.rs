@@ -136,6 +136,29 @@ async fn whether_strangers_may_register_a_name_is_asked_without_a_token() {
 }
 
 #[tokio::test]
+async fn what_a_proxy_does_not_find_may_be_there() {
+    let html = || "<html>not here</html>".to_owned();
+    let not_found = || r#"{"errcode":"M_NOT_FOUND","error":"no"}"#.to_owned();
+    let user = user_id!("@_dm_sam:hs.test");
+    let (room, device) = (room_id!("!room:hs.test"), device_id!("DEVICE"));
+    let paths = ["/leave", "/devices/", "/profile/", "/available"];
+    for (body, is_sure) in [(html(), false), (not_found(), true)] {
+        let answers = paths.map(|path| (path, 404, body.clone()));
+        let (homeserver, _) = homeserver(answers.to_vec()).await;
+        let left = homeserver.leave(ghost(), room, None).await;
+        assert_eq!(left.is_ok(), is_sure, "{left:?}");
+        let has_device = homeserver.has_device(user, device).await;
+        assert_eq!(has_device.ok(), is_sure.then_some(false));
+        let deleted = homeserver.delete_device(user, device).await;
+        assert_eq!(deleted.is_ok(), is_sure, "{deleted:?}");
+        let profile = homeserver.profile(ghost(), user).await;
+        assert_eq!(profile.is_ok(), is_sure, "{profile:?}");
+        let available = homeserver.username_available("sam").await;
+        assert_eq!(available.ok(), is_sure.then_some(false));
+    }
+}
+
+#[tokio::test]
 async fn an_endless_answer_is_not_read_to_its_end() {
     let (hs, _) = homeserver(vec![("/whoami", 200, " ".repeat(5000))]).await;
     let error = hs.whoami(ghost()).await.unwrap_err();

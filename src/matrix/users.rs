@@ -42,7 +42,7 @@ impl Homeserver {
         let request = get_username_availability::v3::Request::new(localpart.to_owned());
         match self.send_unauthenticated(request).await {
             Ok(answer) => Ok(answer.available),
-            Err(MatrixError::Refused { .. }) => Ok(false),
+            Err(error) if error.is_refusal() => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -68,7 +68,7 @@ impl Homeserver {
             .await
         {
             Ok(profile) => Ok(Some(profile)),
-            Err(MatrixError::Refused { status, .. }) if status == 404 => Ok(None),
+            Err(error) if error.is_missing() => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -5,6 +5,7 @@ mod claim;
 mod dm;
 mod help;
 mod limits;
+mod orders;
 mod release;
 mod requests;
 mod settings;

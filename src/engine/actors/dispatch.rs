@@ -154,6 +154,7 @@ impl Room {
                 asker: &event.sender,
                 direct: event.content["is_direct"] == true,
                 sent_at: event.sent_at,
+                state: &state,
             };
             return self.ghost_invited(invite, batch).await;
         }
@@ -204,6 +205,7 @@ impl Room {
             asker: &asker,
             direct: true,
             sent_at,
+            state: &state,
         };
         self.ghost_invited(invite, batch).await
     }

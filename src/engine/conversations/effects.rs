@@ -21,7 +21,7 @@ impl Room {
         let inputs = match (conversation, effect) {
             (_, Effect::DeleteGhosts { ghosts }) => self.delete_ghosts(ghosts).await?,
             (_, Effect::LeaveRoom) => {
-                self.leave_conversation_room(id, conversation, &mut batch)
+                self.leave_conversation_room(id, conversation, false, &mut batch)
                     .await?
             }
             (Some(conversation), effect) => {
@@ -49,7 +49,12 @@ impl Room {
         {
             self.send_too_late_notice(conversation, *sender).await;
         }
-        let inputs = self.on_effect_failed(conversation, effect, error, &mut batch)?;
+        let inputs = if *effect == Effect::LeaveRoom {
+            self.leave_conversation_room(id, conversation, true, &mut batch)
+                .await?
+        } else {
+            self.on_effect_failed(conversation, effect, error, &mut batch)?
+        };
         self.conversation_goes_on(id, effect, &inputs, batch).await
     }
 

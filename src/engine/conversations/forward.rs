@@ -184,11 +184,12 @@ impl Room {
         } = *outgoing;
         let transaction = transaction_id(&sender.ghost, room, "carry", cause.as_str());
         if is_encrypted {
+            let must_read = only_reader(conversation, route.target);
             let outgoing = Outgoing {
                 sender: &sender.ghost,
                 event_type: kind,
                 content,
-                recipients: Recipients::Readable(only_reader(conversation, route.target)),
+                recipients: Recipients::Readable(must_read.as_slice()),
                 transaction,
             };
             self.send_to_room(room, outgoing).await

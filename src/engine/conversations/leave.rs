@@ -16,11 +16,13 @@ use crate::{
 const WAITING: usize = 100;
 
 impl Room {
-    /// Lets all ghosts of the conversation leave this room and destroys their keys of it.
+    /// Lets all ghosts of the conversation leave this room and destroys their keys of it. A ghost
+    /// that may not leave is an error, or stays without keys if leaving is `given_up`.
     pub(in crate::engine) async fn leave_conversation_room(
         &mut self,
         id: &ConversationId,
         conversation: Option<&Conversation>,
+        given_up: bool,
         batch: &mut Batch,
     ) -> Result<Vec<Input>, EngineError> {
         let engine = self.engine.clone();
@@ -33,7 +35,13 @@ impl Room {
         };
         self.deliveries.forget();
         for ghost in &here.ghosts {
-            self.leave_for_good(ghost).await?;
+            match self.leave_for_good(ghost).await {
+                Err(error) if given_up && !error.is_transient() => {
+                    tracing::warn!(room = %self.id, %ghost, %error, "a ghost could not leave");
+                    engine.forget_room(ghost, &self.id).await?;
+                }
+                left => left?,
+            }
             batch.delete::<ActiveRoomsByGhost>(&(ghost.clone().into(), self.id.clone()));
         }
         let introducing = self.record.introductions.iter();

@@ -27,11 +27,12 @@ impl Room {
         };
         let content = plain_notice(&notice.text());
         let cause = format!("{} {cause}", conversation.id);
+        let must_read = only_reader(conversation, role);
         let sent = self.send(Outgoing {
             sender: &ghost,
             event_type: "m.room.message",
             content: &content,
-            recipients: Recipients::Readable(only_reader(conversation, role)),
+            recipients: Recipients::Readable(must_read.as_slice()),
             transaction: self.transaction_id(&ghost, "relay-say", &cause),
         });
         match (sent.await, notice) {

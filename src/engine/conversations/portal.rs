@@ -13,7 +13,7 @@ use crate::{
     },
     ids::Ghost,
     introduction::Refusal,
-    matrix::{MEGOLM, MatrixError},
+    matrix::MEGOLM,
     store::Batch,
 };
 
@@ -256,7 +256,7 @@ impl Engine {
             .await
         {
             // The room allows the invite: the owner's account or server refuses it.
-            Err(EngineError::Matrix(MatrixError::Refused { .. })) => {
+            Err(EngineError::Matrix(error)) if error.is_refusal() => {
                 Err(EngineError::Refused(Refusal::Impossible))
             }
             other => other,

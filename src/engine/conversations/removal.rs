@@ -106,7 +106,7 @@ impl Room {
                 homeserver.redact(acting.actor(), there, &copy.event, None, transaction);
             match redacting.await {
                 Ok(_) => return Ok(()),
-                Err(error) if error.status() == Some(403) => refused = Some(error),
+                Err(error) if error.has_errcode("M_FORBIDDEN") => refused = Some(error),
                 // It is gone already.
                 Err(error) if error.has_errcode("M_NOT_FOUND") => return Ok(()),
                 Err(error) => return Err(error.into()),

@@ -17,7 +17,7 @@ use crate::{
         room::Room,
     },
     ids::{ConversationId, Ghost, Person},
-    matrix::{Fate, MEGOLM, MatrixError, RoomState},
+    matrix::{Fate, MEGOLM, RoomState},
     store::{Batch, prefix},
 };
 
@@ -325,7 +325,7 @@ impl Engine {
             let joining = async move { homeserver.try_to_join(acting.actor(), &room).await };
             match self.ask(server, joining).await {
                 Ok(()) => inside.push(ghost.clone()),
-                Err(EngineError::Matrix(MatrixError::Refused { .. })) => {}
+                Err(EngineError::Matrix(error)) if error.is_refusal() => {}
                 Err(error) => return Err(error),
             }
         }
@@ -360,7 +360,7 @@ impl Engine {
                     let ghost = std::slice::from_ref(ghost);
                     inside.extend(self.join_room(ghost, room, own).await?);
                 }
-                Err(MatrixError::Refused { .. }) => {}
+                Err(error) if error.is_refusal() => {}
                 Err(error) => return Err(error.into()),
             }
         }

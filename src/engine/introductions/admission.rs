@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ruma::OwnedUserId;
+use serde_json::value::RawValue;
 
 use crate::{
     clock::Timestamp,
@@ -10,7 +11,8 @@ use crate::{
     engine::{Engine, EngineError},
     handle::Handle,
     ids::{Ghost, Person},
-    introduction::Admission,
+    introduction::{Admission, Reason},
+    matrix::RoomState,
     store::Batch,
 };
 
@@ -27,10 +29,42 @@ pub(in crate::engine) struct GhostInvite<'a> {
     pub direct: bool,
     /// When it was sent, as the asker's server says.
     pub sent_at: Option<Timestamp>,
+    /// What it shows of the room.
+    pub state: &'a [Box<RawValue>],
 }
 
-/// Asks the directory. Its counts are staged in `batch`; the lock is held until that is written.
+impl GhostInvite<'_> {
+    /// Returns why a ghost would leave the room at once, if the invite shows that. The inviter's
+    /// server may show what it likes; the ghost looks again when it has joined.
+    fn unfit(&self) -> Option<Reason> {
+        let shown = RoomState::from_state(self.state.iter().map(AsRef::as_ref));
+        if shown.room_type.is_some() {
+            Some(Reason::NotAChat)
+        } else if shown.foreign_encryption {
+            Some(Reason::NotEncrypted)
+        } else {
+            None
+        }
+    }
+}
+
+/// Returns the answer to an invite: the directory's, unless the room is not fit for anybody. Counts
+/// are staged in `batch`; the lock is held until that is written.
 pub(in crate::engine) async fn admission<'a>(
+    engine: &'a Engine,
+    invite: GhostInvite<'_>,
+    batch: &mut Batch,
+) -> Result<(Admission, Option<WriteLock<'a>>), EngineError> {
+    let (admission, lock) = ask_directory(engine, invite, batch).await?;
+    // Who cannot reach the owner reads the same here as everywhere.
+    let admission = match (admission, invite.unfit()) {
+        (Admission::Introduce { .. }, Some(reason)) => Admission::Unfit { reason },
+        (admission, _) => admission,
+    };
+    Ok((admission, lock))
+}
+
+async fn ask_directory<'a>(
     engine: &'a Engine,
     invite: GhostInvite<'_>,
     batch: &mut Batch,
@@ -40,6 +74,7 @@ pub(in crate::engine) async fn admission<'a>(
         asker,
         direct,
         sent_at,
+        ..
     } = invite;
     if engine.is_ours(asker) {
         return Ok((Admission::GhostAsking, None));

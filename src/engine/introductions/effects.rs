@@ -294,7 +294,7 @@ impl Room {
             sender: &introduction.ghost,
             event_type: "m.room.message",
             content: &content,
-            recipients: Recipients::Readable(asker.as_ref()),
+            recipients: Recipients::Readable(asker.as_ref().as_slice()),
             transaction: self.transaction_id(&introduction.ghost, "say", &cause),
         })
         .await?;

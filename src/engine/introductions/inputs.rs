@@ -13,37 +13,33 @@ use crate::{
     },
     ids::Ghost,
     introduction::{
-        Effect, Input, Introduction, MessageKind, Phase, QuoteError, check_quotable, decide,
+        Effect, Input, Introduction, MessageKind, Phase, QuoteError, check_quotable, decide_in_room,
     },
     matrix::event_type::{continues_call, is_unseen, is_verification},
     store::Batch,
 };
 
 impl Room {
-    /// Lets the decider decide. Keeps the new state and returns the effects.
+    /// Lets the decider decide, also for the other ghosts whom it concerns. Keeps the new states and
+    /// returns the effects.
     pub(in crate::engine) fn apply_to_introduction(
         &mut self,
         ghost: &Ghost,
         input: &Input,
     ) -> Vec<QueuedEffect> {
-        let introductions = &mut self.record.introductions;
-        let at = introductions
-            .iter()
-            .position(|introduction| introduction.ghost == *ghost);
-        let state = at.map(|at| introductions.remove(at));
+        let here = &mut self.record.introductions;
         let (now, rules) = (self.engine.now(), &self.engine.settings().rules);
-        let Some(decision) = decide(state, &self.id, ghost, input, now, rules) else {
-            return Vec::new();
-        };
-        let phase = &decision.state.phase;
-        tracing::debug!(room = %self.id, %ghost, ?phase, "an introduction has decided");
-        introductions.insert(at.unwrap_or(introductions.len()), decision.state);
-        let effects = decision.effects.into_iter();
+        let effects = decide_in_room(here, &self.id, ghost, input, now, rules);
+        if let Some(decided) = here
+            .iter()
+            .find(|introduction| introduction.ghost == *ghost)
+        {
+            let phase = &decided.phase;
+            tracing::debug!(room = %self.id, %ghost, ?phase, "an introduction has decided");
+        }
+        let effects = effects.into_iter();
         effects
-            .map(|effect| QueuedEffect::Introduction {
-                ghost: ghost.clone(),
-                effect,
-            })
+            .map(|(ghost, effect)| QueuedEffect::Introduction { ghost, effect })
             .collect()
     }
 
@@ -125,9 +121,9 @@ impl Room {
         json: &str,
         batch: &mut Batch,
     ) -> Result<Option<Input>, EngineError> {
-        // Nothing is passed on in a group.
+        // Whether it is a group, and of which kind, is known once the ghost has looked.
         let counts =
-            introduction.direct || matches!(introduction.phase, Phase::Joining | Phase::Looking);
+            introduction.listens() || matches!(introduction.phase, Phase::Joining | Phase::Looking);
         if !introduction.hears() || event.sender != introduction.invite.asker || !counts {
             return Ok(None);
         }
@@ -181,8 +177,9 @@ impl Room {
         let keep = match kind {
             Some(MessageKind::Edit { of }) if let Some(pending) = pending(of) => {
                 // What is on its way to the owner is followed by the newer edit.
+                let mut here = self.record.introductions.iter();
                 if let Some(former) = &pending.edit
-                    && introduction.passing_on.as_ref() != Some(of)
+                    && !here.any(|it| it.passing_on.as_ref() == Some(of))
                     && may_go(former)?
                 {
                     batch.delete::<RetainedEvents>(&place(former));

@@ -4,6 +4,8 @@ pub(in crate::engine) mod admission;
 pub(in crate::engine) mod decline;
 pub(in crate::engine) mod effects;
 #[cfg(test)]
+mod group_tests;
+#[cfg(test)]
 mod handle_tests;
 pub(in crate::engine) mod inputs;
 pub(in crate::engine) mod invites;

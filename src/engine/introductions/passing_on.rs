@@ -10,6 +10,7 @@ use crate::{
         records::{QuotedEvents, RetainedEvents},
         room::Room,
     },
+    ids::Person,
     introduction::{Introduction, Phase, Quote, QuoteError, Refusal, quote, quote_edit},
     store::Batch,
 };
@@ -102,14 +103,34 @@ impl Room {
         cause: &OwnedEventId,
     ) -> Result<OwnedEventId, EngineError> {
         let transaction = self.transaction_id(&introduction.ghost, kind, cause.as_str());
+        // In a group others may be there for whom nothing can be encrypted. It is meant for those
+        // who are introduced.
+        let owners = self.owners_in_group(introduction);
+        let recipients = if introduction.direct {
+            Recipients::All
+        } else {
+            Recipients::Readable(&owners)
+        };
         self.send(Outgoing {
             sender: &introduction.ghost,
             event_type: &quote.event_type,
             content: &quote.content,
-            recipients: Recipients::All,
+            recipients,
             transaction,
         })
         .await
+    }
+
+    /// Returns the owners in a group who shall all be able to read what this ghost passes on.
+    fn owners_in_group(&self, by: &Introduction) -> Vec<&Person> {
+        let here = self.record.introductions.iter();
+        let invited = here.filter(|other| {
+            other.invite.asker == by.invite.asker
+                && !other.direct
+                && other.passes_on_in_group()
+                && other.owner_invited_at.is_some()
+        });
+        invited.filter_map(Introduction::owner).collect()
     }
 
     /// Redacts what was passed on of an event.

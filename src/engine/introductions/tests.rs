@@ -237,6 +237,65 @@ async fn an_invite_from_before_the_owner_is_not_meant_for_them() {
 }
 
 #[tokio::test]
+async fn a_ghost_declines_without_joining_what_the_invite_shows_to_be_no_chat() {
+    let house = House::new().await;
+    house.claim("kim").await;
+    let space = json!({ "type": "m.room.create", "state_key": "", "sender": ALICE,
+        "content": { "room_version": "12", "type": "m.space" } });
+    let foreign = json!({ "type": "m.room.encryption", "state_key": "", "sender": ALICE,
+        "content": { "algorithm": "org.example.rot13" } });
+    for (n, state) in [space, foreign].into_iter().enumerate() {
+        let room = OwnedRoomId::try_from(format!("!unfit{n}:hs.test")).unwrap();
+        let mut actor = house.actor(&room);
+        let mut invite = house.invited(&room, &ghost("kim"), NOW);
+        invite["unsigned"]["invite_room_state"] = json!([state]);
+        dispatch(&mut actor, &invite).await;
+        assert!(matches!(phase(&actor), Some(Phase::Declining { .. })));
+        house.clock.advance(Duration::from_secs(2));
+        steps(&mut actor).await;
+        assert_eq!(house.fake.membership(&room, &ghost("kim")), "leave");
+        assert!(actor.room.record.introductions.is_empty());
+    }
+    assert_eq!(house.requests_to("/join"), 0);
+}
+
+#[tokio::test]
+async fn a_leaving_that_the_homeserver_refuses_is_given_up_and_the_keys_are_destroyed() {
+    let house = House::new().await;
+    house.claim("kim").await;
+    let mut actor = house.actor(&room());
+    house
+        .fake
+        .put_into_rooms(&ghost("kim"), &[room().as_str()], &[]);
+    let machines = house.engine.machines();
+    machines.expect_room(&ghost("kim"), &room()).await.unwrap();
+    let owner = testing::person("@samuel:hs.test").clone();
+    let mut leaving = testing::introduction(&room(), &ghost("kim"), owner, "kim");
+    leaving.phase = Phase::Leaving;
+    actor.room.record.introductions.push(leaving);
+    actor.resume_outbox().unwrap();
+
+    house.fake.refuse("/leave", 400);
+    assert!(actor.step().await.is_err());
+    house.clock.advance(Duration::from_secs(59 * 60));
+    assert!(actor.step().await.is_err());
+    house.clock.advance(Duration::from_secs(2 * 60));
+    steps(&mut actor).await;
+    assert_eq!(phase(&actor), Some(&Phase::Over));
+    assert!(!machines.expects_room(&ghost("kim"), &room()).unwrap());
+}
+
+#[tokio::test]
+async fn a_room_that_was_purged_counts_as_left() {
+    let house = House::new().await;
+    house.claim("kim").await;
+    house.fake.refuse("/leave", 404);
+    let (ghost, room) = (ghost("kim"), room());
+    let left = house.engine.leave(&ghost, &room, None, None);
+    left.await.unwrap();
+}
+
+#[tokio::test]
 async fn a_person_who_types_a_ghosts_name_with_capitals_is_told_once_a_day() {
     let mut words = Vec::new();
     for is_claimed in [false, true] {

@@ -363,6 +363,7 @@ impl Engine {
                         asker: &asker,
                         direct: false,
                         sent_at: event.sent_at,
+                        state: &[],
                     };
                     let (admission, lock) = admission(self, invite, batch).await?;
                     drop(lock);

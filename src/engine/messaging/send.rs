@@ -39,9 +39,9 @@ pub(in crate::engine) enum Recipients<'a> {
     All,
     /// One person. Nothing is sent if they cannot read it.
     Only(&'a Person),
-    /// Everybody who is joined or invited, except those who cannot read it. Nothing is sent if this
-    /// person is one of them.
-    Readable(Option<&'a Person>),
+    /// Everybody who is joined or invited, except those who cannot read it. Nothing is sent if one
+    /// of these people is among them.
+    Readable(&'a [&'a Person]),
 }
 
 impl Room {
@@ -170,7 +170,7 @@ impl Recipients<'_> {
         else {
             return None;
         };
-        let can_be_left_out = must_read.is_none_or(|who| !users.contains(who));
+        let can_be_left_out = !must_read.iter().any(|who| users.contains(who));
         (!users.is_empty() && can_be_left_out).then_some(users)
     }
 }

@@ -25,7 +25,7 @@ impl Room {
             sender: user,
             event_type: "m.key.verification.cancel",
             content: &content,
-            recipients: Recipients::Readable(None),
+            recipients: Recipients::Readable(&[]),
             transaction: self.transaction_id(user, "decline-verification", request.as_str()),
         });
         declined.await.map(drop)

@@ -34,7 +34,7 @@ impl IntroductionStep<'_> {
         let tell = self.state.strict() && (self.state.key_came || too_early);
         self.leave_telling(None, tell.then_some(IntroductionNotice::StrictSendAgain));
         // People may go on writing between the last look and the leaving.
-        if !self.state.strict() {
+        if !self.state.strict() && !self.state.role.silent {
             self.effects.pop_if(|last| *last == Effect::Forget);
             self.effects.push(Effect::LookBack);
         }

@@ -18,7 +18,7 @@ impl IntroductionStep<'_> {
         if *sender != *self.state.invite.asker || !self.state.hears() {
             return;
         }
-        if !self.state.direct && !matches!(self.state.phase, Phase::Joining | Phase::Looking) {
+        if !self.state.listens() && !matches!(self.state.phase, Phase::Joining | Phase::Looking) {
             return;
         }
         // A strict ghost cannot read any event.
@@ -182,7 +182,7 @@ impl IntroductionStep<'_> {
             pending.unreadable = false;
             return self.on_line();
         }
-        if pending.done {
+        if pending.done && !pending.by_other {
             let (event, of) = (event.clone(), of.clone());
             self.effects.push(Effect::PassOnEdit { event, of });
         }
@@ -192,10 +192,10 @@ impl IntroductionStep<'_> {
     fn taken_back(&mut self, of: &OwnedEventId) {
         let pending = &mut self.state.pending;
         if let Some(at) = pending.iter().position(|pending| pending.event == *of) {
-            if pending[at].done {
-                self.effects.push(Effect::TakeBack { of: of.clone() });
-            } else {
+            if !pending[at].done {
                 pending.remove(at);
+            } else if !pending[at].by_other {
+                self.effects.push(Effect::TakeBack { of: of.clone() });
             }
             return;
         }
@@ -209,7 +209,10 @@ impl IntroductionStep<'_> {
             return self.pass_on_next();
         }
         // It may have been passed on as an edit.
-        if pending.iter().any(|pending| pending.done) {
+        if pending
+            .iter()
+            .any(|pending| pending.done && !pending.by_other)
+        {
             self.effects.push(Effect::TakeBack { of: of.clone() });
         }
     }
@@ -236,7 +239,7 @@ impl IntroductionStep<'_> {
                     ..
                 }
         );
-        if !passes_on || self.state.passing_on.is_some() {
+        if !passes_on || self.state.passing_on.is_some() || self.leaves_passing_on() {
             return;
         }
         if let Some(next) = self.state.pending.iter().find(|pending| pending.is_due()) {
@@ -246,17 +249,12 @@ impl IntroductionStep<'_> {
     }
 
     /// Passes on the next message, or leaves after the last look if there is none.
-    fn pass_on_next_or_close(&mut self) {
+    pub(super) fn pass_on_next_or_close(&mut self) {
         self.pass_on_next();
         let is_closing = self.state.looked_last && self.state.phase == Phase::Closing;
         if is_closing && !self.has_more_to_pass_on() {
             self.close();
         }
-    }
-
-    /// Returns whether a message is on its way to the owner, or waits for its turn.
-    pub(super) fn has_more_to_pass_on(&self) -> bool {
-        self.state.passing_on.is_some() || self.state.pending.iter().any(PendingEvent::is_due)
     }
 
     pub(super) fn passed_on(&mut self, event: &OwnedEventId, edit: Option<&OwnedEventId>) {
@@ -271,6 +269,10 @@ impl IntroductionStep<'_> {
         }
         let mut pending = self.state.pending.iter_mut();
         if let Some(pending) = pending.find(|pending| pending.event == *event) {
+            // Another ghost has passed it on in the meantime.
+            if pending.by_other {
+                return self.pass_on_next_or_close();
+            }
             pending.done = true;
             pending.quoted_edit = edit.cloned();
             match (pending.edit.clone(), edit) {
@@ -300,7 +302,15 @@ impl IntroductionStep<'_> {
             return self.wait_again(on);
         }
         self.give_up_on(event);
-        self.reply(event, notice_of(why));
+        let lacks_keys = matches!(
+            why,
+            Refusal::NoSignedDevice(_) | Refusal::KeysUnavailable(_) | Refusal::TooManyDevices(_)
+        );
+        if lacks_keys && !self.state.direct {
+            self.reply(event, IntroductionNotice::NotPassedOnInGroup);
+        } else {
+            self.reply(event, notice_of(why));
+        }
         self.pass_on_next_or_close();
     }
 
@@ -317,14 +327,15 @@ impl IntroductionStep<'_> {
         }
     }
 
-    /// Returns what the owner lacks to read a message, if that is why it was refused.
+    /// Returns what the owner lacks to read a message, if that is why it was refused and the ghost
+    /// can wait for it. In a group the ghost does not stay for that.
     fn owner_lacks(&self, why: &Refusal) -> Option<WaitFor> {
         let (users, on) = match why {
             Refusal::NoSignedDevice(users) => (users, WaitFor::SignedDevice),
             Refusal::KeysUnavailable(users) => (users, WaitFor::Keys),
             _ => return None,
         };
-        let owner = self.state.owner()?;
+        let owner = self.state.owner().filter(|_| self.state.direct)?;
         users.iter().any(|user| *owner == **user).then_some(on)
     }
 
@@ -349,7 +360,8 @@ impl IntroductionStep<'_> {
 
     /// Tells the asker what became of a message, as a reply to it.
     pub(super) fn reply(&mut self, event: &OwnedEventId, notice: IntroductionNotice) {
-        if self.state.strict() || !self.state.hears() || self.state.replied_to.contains(event) {
+        let left_to_other = self.state.strict() || self.state.role.silent;
+        if left_to_other || !self.state.hears() || self.state.replied_to.contains(event) {
             return;
         }
         let replied_to = &mut self.state.replied_to;

@@ -1,7 +1,9 @@
 //! The rules of an introduction. Pure: the same state, input and time give the same decision.
 
+mod group;
 mod leaving;
 mod messages;
+mod room;
 
 use ruma::{OwnedUserId, UserId};
 
@@ -10,6 +12,8 @@ use super::{
     Refusal, Rules, WaitFor,
 };
 use crate::{clock::Timestamp, handle::Handle, ids::Ghost, matrix::RoomState};
+
+pub use room::decide_in_room;
 
 /// The new state and the effects.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +79,8 @@ impl IntroductionStep<'_> {
             Input::Missed => self.missed(),
             Input::KeyCame => self.key_came(),
             Input::Answered { accepted, masked } => self.answered(*accepted, *masked),
+            Input::Role(role) => self.take_role(*role),
+            Input::SettledByOther { event } => self.settled_by_other(event),
             Input::Tick => self.tick(),
         }
     }
@@ -143,8 +149,8 @@ impl IntroductionStep<'_> {
                 .effects
                 .extend([Effect::TurnOnEncryption, Effect::Look]);
         }
-        if self.state.direct && !self.state.strict() && !self.state.resumed {
-            if let Some(notice) = self.back_to() {
+        if self.state.listens() && !self.state.strict() && !self.state.resumed {
+            if let Some(notice) = self.back_to().filter(|_| self.state.direct) {
                 self.send_notice(notice);
                 return self.leave(None);
             }
@@ -277,10 +283,7 @@ impl IntroductionStep<'_> {
             self.effects.push(Effect::RememberPair);
         }
         if !self.state.direct {
-            if !self.state.strict() {
-                self.send_notice(IntroductionNotice::GroupFromInviteOn);
-            }
-            return self.leave(None);
+            return self.owner_invited_to_group();
         }
         self.effects.push(Effect::HandOver);
         self.state.phase = Phase::Lingering;
@@ -418,6 +421,7 @@ impl IntroductionStep<'_> {
             Phase::Declining { .. } => {
                 let reason = match self.state.invite.admission {
                     Admission::GhostAsking => None,
+                    Admission::Unfit { reason } => Some(reason),
                     _ => Some(Reason::NotNow),
                 };
                 self.effects.push(Effect::Decline { reason });
@@ -432,8 +436,12 @@ impl IntroductionStep<'_> {
             }
             Phase::Asking { .. } => self.leave(Some(Reason::NotNow)),
             Phase::Lingering => {
-                self.state.phase = Phase::Closing;
-                self.effects.push(Effect::Look);
+                // What has waited for the invites of other owners.
+                self.pass_on_next();
+                if self.state.passing_on.is_none() {
+                    self.state.phase = Phase::Closing;
+                    self.effects.push(Effect::Look);
+                }
             }
             Phase::Waiting { on, until, .. } if until > self.now => {
                 let retry = self.now + self.rules.retry_owner;
@@ -448,7 +456,8 @@ impl IntroductionStep<'_> {
     }
 
     fn send_notice(&mut self, notice: IntroductionNotice) {
-        if self.state.strict() || self.state.notices_sent.contains(&notice) {
+        let left_to_other = self.state.role.silent && notice.is_about_message();
+        if self.state.strict() || left_to_other || self.state.notices_sent.contains(&notice) {
             return;
         }
         self.state.notices_sent.push(notice.clone());

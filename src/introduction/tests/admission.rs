@@ -34,6 +34,20 @@ fn people_who_may_not_reach_the_owner_are_declined_alike_after_the_same_delay() 
 }
 
 #[test]
+fn an_invite_into_a_room_that_is_no_chat_is_declined_with_the_reason() {
+    let mut play = Play::new();
+    let reason = Reason::NotAChat;
+    play.feed(Input::Invited(Invite {
+        asker: alice(),
+        admission: Admission::Unfit { reason },
+    }));
+    play.after(1_500);
+    let reason = Some(reason);
+    assert_eq!(play.effects, [Effect::Decline { reason }]);
+    assert_eq!(*play.phase(), Phase::Declined);
+}
+
+#[test]
 fn a_declined_invite_may_be_followed_by_an_accepted_one() {
     let mut play = Play::new();
     play.feed(Input::Invited(Invite {

@@ -1,6 +1,7 @@
 //! Every interleaving as a table of inputs and times.
 
 mod admission;
+mod groups;
 mod orders;
 mod passing_on;
 mod people;
@@ -42,6 +43,10 @@ fn first() -> OwnedEventId {
 
 fn second() -> OwnedEventId {
     owned_event_id!("$second")
+}
+
+fn third() -> OwnedEventId {
+    owned_event_id!("$third")
 }
 
 fn view(others: &[(&str, &str)]) -> RoomState {

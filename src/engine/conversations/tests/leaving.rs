@@ -83,6 +83,26 @@ async fn the_ghost_of_a_person_who_is_gone_leaves_a_group_alone() {
 
 /// The room deals with what has arrived only after everything that is due in it.
 #[tokio::test]
+async fn a_conversation_ends_although_a_ghost_may_not_leave_its_room() {
+    let mut it = Talk::provisioned().await;
+    it.fake.put_into_rooms(&sam(), &[origin().as_str()], &[]);
+    let machines = it.engine.machines();
+    machines.expect_room(&sam(), &origin()).await.unwrap();
+    it.fake.refuse("/leave", 400);
+    it.put_due(Effect::LeaveRoom);
+    assert!(it.actor.step().await.is_err());
+    it.clock.advance(Duration::from_secs(61 * 60));
+    it.actor.step().await.unwrap();
+    assert!(it.actor.room.record.conversation.is_none());
+    assert!(
+        !it.engine
+            .machines()
+            .expects_room(&sam(), &origin())
+            .unwrap()
+    );
+}
+
+#[tokio::test]
 async fn a_ghost_leaves_although_the_invite_that_it_came_by_was_not_handled_yet() {
     let (mut it, ghost) = without_kim().await;
     it.invite_arrives(&ghost);

@@ -49,7 +49,7 @@ async fn a_ghost_that_has_left_shows_no_delivery() {
     let (mut batch, talk) = (Batch::new(), talk());
     it.actor
         .room
-        .leave_conversation_room(&id(), Some(&talk), &mut batch)
+        .leave_conversation_room(&id(), Some(&talk), false, &mut batch)
         .await
         .unwrap();
     assert_eq!(it.actor.room.deliveries.take(), None);

@@ -176,7 +176,7 @@ async fn alice_is_told_when_sam_is_not_there_any_more() -> Result<()> {
         })
         .await?;
     let text = told.text().unwrap_or_default();
-    ensure!(text.contains("hasn't set up encryption yet"), "{text}");
+    ensure!(text.contains("their account is gone"), "{text}");
     ensure!(told.was_encrypted());
     Ok(())
 }

@@ -1,0 +1,63 @@
+//! What a ghost does in a group, where others introduce their owners too.
+
+use ruma::OwnedEventId;
+
+use super::{
+    super::{GroupRole, IntroductionNotice, PendingEvent, Phase},
+    IntroductionStep,
+};
+
+impl IntroductionStep<'_> {
+    /// Goes on in a group once the owner is invited: the ghost stays if it has messages to pass on
+    /// or may hear some.
+    pub(super) fn owner_invited_to_group(&mut self) {
+        if !self.state.passes_on_in_group() {
+            self.send_notice(if self.state.visible_from_join {
+                IntroductionNotice::GroupFromJoinOn
+            } else {
+                IntroductionNotice::GroupFromInviteOn
+            });
+            return self.leave(None);
+        }
+        self.state.phase = Phase::Lingering;
+        // A message that is passed on says by itself that the owner can read.
+        if self.state.pending.iter().all(|pending| pending.done) {
+            self.send_notice(IntroductionNotice::GroupFromInviteOn);
+        }
+        self.pass_on_next();
+    }
+
+    /// Takes a role, and passes on what another ghost has left to this one.
+    pub(super) fn take_role(&mut self, role: GroupRole) {
+        self.state.role = role;
+        self.pass_on_next_or_close();
+    }
+
+    /// Notes that another ghost has passed a message on, or has told its sender why not.
+    pub(super) fn settled_by_other(&mut self, event: &OwnedEventId) {
+        let mut pending = self.state.pending.iter_mut();
+        if let Some(pending) = pending.find(|pending| pending.event == *event && !pending.done) {
+            pending.done = true;
+            pending.unreadable = false;
+            pending.by_other = true;
+            self.pass_on_next_or_close();
+        }
+    }
+
+    /// Returns whether passing on is left to another ghost, or waits until other owners can read.
+    pub(super) fn leaves_passing_on(&self) -> bool {
+        self.state.role.silent
+            || self
+                .state
+                .awaits_others_until(self.rules)
+                .is_some_and(|until| self.now < until)
+    }
+
+    /// Returns whether a message is on its way to the owner, or waits for its turn. A ghost stays
+    /// for messages that another one is to pass on, but no longer than its latest stay.
+    pub(super) fn has_more_to_pass_on(&self) -> bool {
+        let left_alone = self.state.role.silent && self.now >= self.latest_stay();
+        self.state.passing_on.is_some()
+            || (!left_alone && self.state.pending.iter().any(PendingEvent::is_due))
+    }
+}

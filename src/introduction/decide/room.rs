@@ -1,0 +1,96 @@
+//! Decides for the ghosts of one room together: in a group, one passes messages on for all.
+
+use ruma::{OwnedEventId, RoomId};
+
+use super::{
+    super::{Effect, Input, Introduction, Rules},
+    decide,
+};
+use crate::{clock::Timestamp, ids::Ghost};
+
+/// The ghosts of one room, about to decide.
+struct RoomStep<'a> {
+    room: &'a RoomId,
+    here: &'a mut Vec<Introduction>,
+    effects: Vec<(Ghost, Effect)>,
+    now: Timestamp,
+    rules: &'a Rules,
+}
+
+/// Decides what follows from `input` for one ghost, and then for those of the others in the room
+/// whom its decision concerns. Changes the states and returns the effects, in order.
+pub fn decide_in_room(
+    here: &mut Vec<Introduction>,
+    room: &RoomId,
+    ghost: &Ghost,
+    input: &Input,
+    now: Timestamp,
+    rules: &Rules,
+) -> Vec<(Ghost, Effect)> {
+    let mut step = RoomStep {
+        room,
+        here,
+        effects: Vec::new(),
+        now,
+        rules,
+    };
+    step.feed(ghost, input);
+    if let Input::Done(Effect::PassOn { event, .. })
+    | Input::Refused(Effect::PassOn { event, .. }, _) = input
+    {
+        step.settle_for_others(ghost, event);
+    }
+    step.spread_roles();
+    step.effects
+}
+
+impl RoomStep<'_> {
+    fn feed(&mut self, ghost: &Ghost, input: &Input) {
+        let known = |introduction: &Introduction| introduction.ghost == *ghost;
+        let at = self.here.iter().position(known);
+        let state = at.map(|at| self.here.remove(at));
+        let decision = decide(state, self.room, ghost, input, self.now, self.rules);
+        let Some(decision) = decision else { return };
+        let at = at.unwrap_or(self.here.len());
+        self.here.insert(at, decision.state);
+        let effects = decision.effects.into_iter();
+        self.effects
+            .extend(effects.map(|effect| (ghost.clone(), effect)));
+    }
+
+    /// Tells the others that a message has been passed on, or given up.
+    fn settle_for_others(&mut self, ghost: &Ghost, event: &OwnedEventId) {
+        let is_settled = self.here.iter().any(|introduction| {
+            let mut pending = introduction.pending.iter();
+            introduction.ghost == *ghost
+                && !introduction.direct
+                && pending.any(|pending| pending.event == *event && pending.done)
+        });
+        let others = self.here.iter().map(|other| other.ghost.clone());
+        let others: Vec<_> = others
+            .filter(|other| is_settled && other != ghost)
+            .collect();
+        let event = event.clone();
+        let input = Input::SettledByOther { event };
+        for other in others {
+            self.feed(&other, &input);
+        }
+    }
+
+    /// Tells each ghost whose role has changed. That may change roles again, but a ghost that has
+    /// left never comes back.
+    fn spread_roles(&mut self) {
+        for _ in 0..=self.here.len() {
+            let open = self.here.iter().filter(|it| it.is_open());
+            let roles = open.map(|it| (it, it.role_among(self.here)));
+            let changed = roles.filter(|(it, role)| it.role != *role);
+            let changed: Vec<_> = changed.map(|(it, role)| (it.ghost.clone(), role)).collect();
+            if changed.is_empty() {
+                return;
+            }
+            for (ghost, role) in changed {
+                self.feed(&ghost, &Input::Role(role));
+            }
+        }
+    }
+}

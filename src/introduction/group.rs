@@ -1,0 +1,57 @@
+//! The ghosts that one person has invited into a group: one of them passes messages on for all.
+
+use super::{Admission, GroupRole, Introduction, Phase};
+
+impl Introduction {
+    /// Returns the role of this ghost among all ghosts in the room. Of those that the same person
+    /// invited, the one with the smallest Matrix ID passes messages on.
+    pub fn role_among(&self, here: &[Introduction]) -> GroupRole {
+        if self.direct {
+            return GroupRole::default();
+        }
+        let others = here.iter().filter(|other| {
+            other.ghost != self.ghost
+                && other.invite.asker == self.invite.asker
+                && other.may_speak()
+        });
+        others.fold(GroupRole::default(), |role, other| GroupRole {
+            silent: role.silent || other.ghost < self.ghost,
+            awaits: role.awaits || other.owner_invited_at.is_none(),
+        })
+    }
+
+    /// Returns whether the ghost passes messages on if this is a group. A strict ghost cannot, and
+    /// a masked handle has a conversation. Where an owner is asked first, or people see only what
+    /// comes after they have joined, the ghost would have to stay in the group for days.
+    pub fn passes_on_in_group(&self) -> bool {
+        let is_open = matches!(
+            self.invite.admission,
+            Admission::Introduce {
+                strict: false,
+                asks_first: false,
+                masked: false,
+                ..
+            }
+        );
+        is_open && !self.visible_from_join
+    }
+
+    /// Returns whether the ghost takes messages to pass on.
+    pub fn listens(&self) -> bool {
+        self.direct || self.passes_on_in_group()
+    }
+
+    /// Returns whether this ghost of a group is about to pass messages on.
+    fn may_speak(&self) -> bool {
+        let is_at_work = matches!(
+            self.phase,
+            Phase::Joining
+                | Phase::Looking
+                | Phase::Listening { .. }
+                | Phase::Inviting
+                | Phase::Lingering
+                | Phase::Closing
+        );
+        is_at_work && !self.direct && self.passes_on_in_group() && !self.waits_to_invite()
+    }
+}
