@@ -13,7 +13,8 @@
 //! | `restores` | the service comes back from a backup |
 //! | `masked`, `masked_kinds`, `masked_kills`, `masked_rooms` | handles whose ghosts carry what is said, and what becomes of their rooms |
 //! | `module` | the same with the module in Synapse: no ghost is ever there |
-//! | `large_bodies` | a transaction that strangers made as large as they could |
+//! | `large_bodies`, `large_files` | a transaction that strangers made as large as they could, and files that people send |
+//! | `federation` | people of another homeserver, and a cut between the two |
 //! | `control_room`, `names` | what people ask of the bot |
 //! | `forgetting` | what is left in files and logs afterwards |
 //! | `calls` | voice and video between two real browsers, through a mask |
@@ -28,6 +29,7 @@ mod forgetting;
 mod harness_itself;
 mod introductions;
 mod large_bodies;
+mod large_files;
 mod masked;
 mod masked_kills;
 mod masked_kinds;
