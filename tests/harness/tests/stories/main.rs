@@ -14,6 +14,7 @@
 //! | `masked`, `masked_kinds`, `masked_kills`, `masked_rooms` | handles whose ghosts carry what is said, and what becomes of their rooms |
 //! | `module` | the same with the module in Synapse: no ghost is ever there |
 //! | `large_bodies`, `large_files` | a transaction that strangers made as large as they could, and files that people send |
+//! | `cost` | what a message and an introduction cost the homeserver |
 //! | `federation` | people of another homeserver, and a cut between the two |
 //! | `control_room`, `names` | what people ask of the bot |
 //! | `forgetting` | what is left in files and logs afterwards |
@@ -23,6 +24,7 @@
 mod bots;
 mod calls;
 mod control_room;
+mod cost;
 mod crashes;
 mod federation;
 mod forgetting;
