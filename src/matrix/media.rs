@@ -64,7 +64,8 @@ impl Homeserver {
             true => Ok(length),
             false => Err(MatrixError::MediaTooLarge { limit: Some(limit) }),
         };
-        let mut download = self.download(who, uri).await?;
+        let named = own.map(|_| limit);
+        let mut download = self.download(who, uri, named).await?;
         let length = match download.length() {
             Some(length) => within(length)?,
             // An upload has to begin with its length, so the file is read twice.
@@ -73,7 +74,7 @@ impl Homeserver {
                 while let Some(chunk) = next_chunk(&mut download).await? {
                     length = within(length + chunk.len() as u64)?;
                 }
-                download = self.download(who, uri).await?;
+                download = self.download(who, uri, named).await?;
                 length
             }
         };
@@ -87,7 +88,12 @@ impl Homeserver {
         self.upload(who, download, length, &content_type).await
     }
 
-    async fn download(&self, who: Actor<'_>, uri: &MxcUri) -> Result<AnswerStream, MatrixError> {
+    async fn download(
+        &self,
+        who: Actor<'_>,
+        uri: &MxcUri,
+        limit: Option<u64>,
+    ) -> Result<AnswerStream, MatrixError> {
         let (server, id) = uri
             .parts()
             .map_err(|error| MatrixError::Request(error.to_string()))?;
@@ -99,6 +105,10 @@ impl Homeserver {
         let request = request.header(ACCEPT_ENCODING, "identity");
         match self.open(request, MEDIA_BEGINS_WITHIN).await {
             Ok(download) => Ok(download),
+            // Synapse fetches no file that is larger than it would take itself.
+            Err(error) if error.errcode() == Some("M_TOO_LARGE") => {
+                Err(MatrixError::MediaTooLarge { limit })
+            }
             Err(error) => Err(self.why_unavailable(error).await),
         }
     }

@@ -33,6 +33,10 @@ struct FileServer {
     pieces: u64,
     /// The length that the answer says it has.
     declared: Option<u64>,
+    /// The homeserver's own limit; without one it does not say.
+    limit: Option<u64>,
+    /// It refuses to fetch the file.
+    refuses: bool,
     /// How far the download has been ahead of the upload, at most.
     ahead: AtomicU64,
     produced: AtomicU64,
@@ -106,10 +110,19 @@ async fn answer(State(server): State<Arc<FileServer>>, request: Request) -> Resp
     let path = request.uri().path().to_owned();
     match path.rsplit('/').next() {
         Some("versions") => Json(json!({"versions": ["v1.11"]})).into_response(),
-        Some("config") => Json(json!({"m.upload.size": 60 * MIB})).into_response(),
+        Some("config") => match server.limit {
+            Some(limit) => Json(json!({"m.upload.size": limit})).into_response(),
+            None => refusal(StatusCode::NOT_FOUND, "M_UNRECOGNIZED"),
+        },
         Some("upload") => server.take(request).await,
+        // As Synapse does it.
+        _ if server.refuses => refusal(StatusCode::BAD_GATEWAY, "M_TOO_LARGE"),
         _ => server.download(),
     }
+}
+
+fn refusal(status: StatusCode, errcode: &str) -> Response {
+    (status, Json(json!({"errcode": errcode, "error": ""}))).into_response()
 }
 
 /// Starts a homeserver whose own buffers are small.
@@ -180,6 +193,7 @@ async fn a_file_over_the_limit_is_not_read() {
         let (homeserver, server) = homeserver(FileServer {
             pieces: 61 * MIB / PIECE,
             declared,
+            limit: Some(60 * MIB),
             ..FileServer::default()
         })
         .await;
@@ -190,6 +204,24 @@ async fn a_file_over_the_limit_is_not_read() {
             "{error:?}"
         );
         assert!(server.uploads.lock().unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_the_homeserver_finds_too_large_to_fetch_is_not_tried_again() {
+    for limit in [Some(60 * MIB), None] {
+        let (homeserver, _) = homeserver(FileServer {
+            limit,
+            refuses: true,
+            ..FileServer::default()
+        })
+        .await;
+        let error = transfer(&homeserver, None).await.unwrap_err();
+        assert!(
+            matches!(error, MatrixError::MediaTooLarge { limit: told } if told == limit),
+            "{error:?}"
+        );
+        assert_eq!(error.fate(), Fate::Final);
     }
 }
 

@@ -11,7 +11,7 @@ const MIB: usize = 1 << 20;
 const GROWTH_MAX: usize = 32 * MIB;
 
 /// The memory of a process, in bytes: `VmRSS` now, or `VmHWM` at most since it was reset.
-fn memory(process: u32, field: &str) -> Result<usize> {
+pub fn memory(process: u32, field: &str) -> Result<usize> {
     let status = fs::read_to_string(format!("/proc/{process}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix(field));
     let size = line.and_then(|line| line.trim_start_matches(':').trim().strip_suffix(" kB"));
@@ -19,8 +19,21 @@ fn memory(process: u32, field: &str) -> Result<usize> {
 }
 
 /// Lets `VmHWM` begin anew.
-fn reset_peak(process: u32) -> Result<()> {
+pub fn reset_peak(process: u32) -> Result<()> {
     Ok(fs::write(format!("/proc/{process}/clear_refs"), "5")?)
+}
+
+/// A world whose service's memory can be looked at. Otherwise it is closed to everybody but root.
+pub fn debuggable(mut options: WorldOptions) -> WorldOptions {
+    let debuggable = ("STONECHAT_DEBUGGABLE".to_owned(), "1".to_owned());
+    options.service.environment.push(debuggable);
+    options
+}
+
+/// The process id of the service.
+pub fn process(world: &World) -> Result<u32> {
+    let process = world.service.process().and_then(|it| it.id());
+    process.context("not running")
 }
 
 /// `head`, `chunk` until there are 100 MiB, `tail`.
@@ -35,15 +48,10 @@ fn body(head: &str, chunk: String, tail: &str) -> reqwest::Body {
 
 #[tokio::test]
 async fn a_transaction_of_100_mib_costs_no_memory_and_holds_up_nothing() -> Result<()> {
-    let mut options = WorldOptions::default();
-    // Otherwise its memory is closed to everybody but root.
-    let debuggable = ("STONECHAT_DEBUGGABLE".to_owned(), "1".to_owned());
-    options.service.environment.push(debuggable);
-    let mut world = World::start_with(options).await?;
+    let mut world = World::start_with(debuggable(WorldOptions::default())).await?;
     let (_sam, control_room) = world.owner("sam").await?;
     let bot = world.bot()?;
-    let process = world.service.process().and_then(|it| it.id());
-    let process = process.context("not running")?;
+    let process = process(&world)?;
     let (url, token) = (world.service.url(), world.service.token("hs_token")?);
     let http = reqwest::Client::builder().no_proxy().build()?;
 

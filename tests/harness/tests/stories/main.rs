@@ -13,7 +13,9 @@
 //! | `restores`, `healing` | the service comes back from a backup; one side is set back, or loses a part |
 //! | `masked`, `masked_kinds`, `masked_kills`, `masked_rooms` | handles whose ghosts carry what is said, and what becomes of their rooms |
 //! | `module` | the same with the module in Synapse: no ghost is ever there |
-//! | `large_bodies` | a transaction that strangers made as large as they could |
+//! | `large_bodies`, `large_files` | a transaction that strangers made as large as they could, and files that people send |
+//! | `cost` | what a message and an introduction cost the homeserver |
+//! | `federation` | people of another homeserver, and a cut between the two |
 //! | `control_room`, `names` | what people ask of the bot |
 //! | `forgetting` | what is left in files and logs afterwards |
 //! | `calls` | voice and video between two real browsers, through a mask |
@@ -22,6 +24,7 @@
 mod bots;
 mod calls;
 mod control_room;
+mod cost;
 mod crashes;
 mod federation;
 mod forgetting;
@@ -29,6 +32,7 @@ mod harness_itself;
 mod healing;
 mod introductions;
 mod large_bodies;
+mod large_files;
 mod masked;
 mod masked_kills;
 mod masked_kinds;

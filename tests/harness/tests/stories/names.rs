@@ -103,7 +103,13 @@ async fn found(world: &World, person: &Person, handle: &str, ghost: Option<&str>
     Ok(())
 }
 
-async fn ask(world: &World, person: &Person, what: &str, query: &[(&str, &str)]) -> Result<Value> {
+/// Asks the homeserver for what it looks up at the service.
+pub async fn ask(
+    world: &World,
+    person: &Person,
+    what: &str,
+    query: &[(&str, &str)],
+) -> Result<Value> {
     let mut url = world.synapse.url();
     url.set_path(&format!("_matrix/client/v3/thirdparty/{what}"));
     url.query_pairs_mut().extend_pairs(query);

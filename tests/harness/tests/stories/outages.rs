@@ -4,9 +4,19 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use axum::http::StatusCode;
-use harness::{PersonOptions, proxy::Fate};
+use harness::{Chat, Log, PATIENCE, Person, PersonOptions, proxy::Fate};
+use ruma::{OwnedUserId, UserId};
 
-use crate::told::{LINE, Story, place, quick, quoted, times};
+use crate::{
+    masked::{comes_to_portal, masked, masks},
+    owners::deactivates,
+    told::{LINE, Story, comes, ends_well, place, quick, quoted, times},
+};
+
+/// Longer than anything is tried that fails for another reason and is tried for seconds.
+const OUTAGE: Duration = Duration::from_secs(75);
+/// The longest pause between two tries, and a little more.
+const PAUSE: Duration = Duration::from_secs(90);
 
 async fn story() -> Result<Story> {
     Story::begins_with(quick(), PersonOptions::default()).await
@@ -103,4 +113,103 @@ async fn a_network_that_loses_every_first_answer_doubles_nothing() -> Result<()>
     });
     let chat = story.alice_writes(LINE).await?;
     ends(&story, &chat, LINE).await
+}
+
+/// Alice talks to somebody masked whose account is then deactivated.
+struct Deactivated {
+    chat: Chat,
+    /// Who stands for either.
+    ghosts: [OwnedUserId; 2],
+    _owner: Person,
+}
+
+impl Deactivated {
+    async fn begins(story: &Story, name: &str) -> Result<Self> {
+        let world = &story.world;
+        let (owner, control_room) = world.owner(name).await?;
+        masks(world, &control_room, name).await?;
+        let ghost = world.ghost(name)?;
+        let chat = story.alice.starts_chat(&[&ghost]).await?;
+        chat.says(LINE).await?;
+        let (alices_ghost, portal) = comes_to_portal(&owner).await?;
+        portal.sees(LINE).await?;
+        deactivates(world, &owner).await?;
+        let synapse = world.synapse.process().context("not running")?;
+        synapse.line_with("User parter finished", PATIENCE).await?;
+        Ok(Self {
+            chat,
+            ghosts: [ghost, alices_ghost],
+            _owner: owner,
+        })
+    }
+}
+
+/// Waits for a text that somebody says in a room.
+async fn reads(who: &Person, chat: &Chat, by: &UserId, part: &str) -> Result<()> {
+    let said = |log: &Log| {
+        let texts = log.texts_in(chat.id()).into_iter();
+        let mut said = texts.filter(|(sender, text)| sender == by && text.contains(part));
+        said.next().map(drop)
+    };
+    who.until_within(PAUSE, part, said).await
+}
+
+/// What takes minutes: a proxy that answers for the homeserver, beside an owner who is gone for
+/// good, whose ghosts can ask.
+#[tokio::test]
+async fn what_waits_for_minutes_is_not_lost_and_who_waits_in_vain_is_told() -> Result<()> {
+    let story = masked(quick()).await?;
+    let (alice, sam, world) = (&story.alice, &story.sam, &story.world);
+    let (kim, _kims) = world.owner("kim").await?;
+    let bob = world.person("bob").await?;
+    let chat = story.alice_writes(LINE).await?;
+    let (alices_ghost, sams) = comes_to_portal(sam).await?;
+    sams.sees(LINE).await?;
+    let dora = Deactivated::begins(&story, "dora").await?;
+    dora.chat.says("are you there?").await?;
+
+    let can_ask = dora.ghosts.clone();
+    story.network()?.judge(move |_, path| {
+        let can_ask = can_ask.iter().any(|ghost| path.contains(ghost.localpart()));
+        match can_ask {
+            true => Fate::Pass,
+            false => Fate::Refuse(StatusCode::BAD_GATEWAY),
+        }
+    });
+    chat.says("said while a proxy answered").await?;
+    let wrong = chat.says("wrong chat, sorry").await?;
+    chat.redacts(&wrong).await?;
+    let kims_ghost = world.ghost("kim")?;
+    let asked = bob.starts_chat(&[&kims_ghost]).await?;
+    asked.says("asked while a proxy answered").await?;
+    tokio::time::sleep(OUTAGE).await;
+    story.network()?.calm();
+
+    let arrives = "said while a proxy answered";
+    reads(sam, &sams, &alices_ghost, arrives).await?;
+    chat.says("and now?").await?;
+    sams.sees("and now?").await?;
+    let carried = sams.events().into_iter();
+    let carried = carried.filter(|seen| seen.sender == alices_ghost && seen.state_key.is_none());
+    let carried: Vec<_> = carried.map(|seen| seen.text().map(str::to_owned)).collect();
+    let wanted = [LINE, arrives, "and now?"].map(|text| Some(text.to_owned()));
+    ensure!(carried == wanted, "Sam was shown {carried:?}");
+    // Nobody was told anything but whom they talk to.
+    let told = times(&chat, &story.ghost, "");
+    ensure!(told == 1, "{told} times: {:#?}", chat.texts());
+
+    let kims = comes(&kim, &asked, &kims_ghost, "Bob, to your handle @kim").await?;
+    let quote = quoted("Bob", "asked while a proxy answered");
+    kims.sees(&quote).await?;
+    ends_well(world, (&bob, &asked), (&kim, &kims)).await?;
+    let told = times(&asked, &kims_ghost, "");
+    ensure!(told == 1, "{told} times: {:#?}", asked.texts());
+
+    reads(
+        alice,
+        &dora.chat,
+        &dora.ghosts[0],
+        "Your message is waiting",
+    )
+    .await
 }

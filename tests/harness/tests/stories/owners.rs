@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use harness::{ChatOptions, Person, PersonOptions, checks, synapse::PASSWORD};
+use harness::{ChatOptions, Person, PersonOptions, World, checks, synapse::PASSWORD};
 use matrix_sdk::ruma::api::client::uiaa::{AuthData, MatrixUserIdentifier, Password};
 use serde_json::json;
 
@@ -153,12 +153,10 @@ async fn alice_is_told_when_sam_takes_no_invites() -> Result<()> {
     world.only_these_are_in(&chat, &story.alice, &alone).await
 }
 
-#[tokio::test]
-async fn alice_is_told_when_sam_is_not_there_any_more() -> Result<()> {
-    let story = story().await?;
-    let world = &story.world;
+/// An administrator deactivates an account, and has what its owner wrote erased.
+pub async fn deactivates(world: &World, owner: &Person) -> Result<()> {
     let token = world.synapse.register_admin("admin").await?;
-    let path = format!("_synapse/admin/v1/deactivate/{}", story.sam.user_id);
+    let path = format!("_synapse/admin/v1/deactivate/{}", owner.user_id);
     reqwest::Client::new()
         .post(format!("{}{path}", world.synapse.url()))
         .bearer_auth(token)
@@ -166,7 +164,14 @@ async fn alice_is_told_when_sam_is_not_there_any_more() -> Result<()> {
         .send()
         .await?
         .error_for_status()?;
+    Ok(())
+}
 
+#[tokio::test]
+async fn alice_is_told_when_sam_is_not_there_any_more() -> Result<()> {
+    let story = story().await?;
+    let world = &story.world;
+    deactivates(world, &story.sam).await?;
     // Synapse lets people invite somebody who is gone; that they cannot read shows in their
     // devices.
     let chat = story.alice_writes(LINE).await?;
