@@ -76,6 +76,9 @@ pub(super) struct GhostRecord {
     /// The number made on demand since unused ones were last discarded.
     #[serde(default)]
     pub(super) made_on_demand: u32,
+    /// Whether the homeserver lost the ghost, and may not have all of its keys again yet.
+    #[serde(default)]
+    pub(super) being_restored: bool,
 }
 
 impl GhostRecord {
@@ -92,6 +95,7 @@ impl GhostRecord {
             former_fallback_since: None,
             made_on_demand_at: Timestamp::default(),
             made_on_demand: 0,
+            being_restored: false,
         }
     }
 
@@ -220,7 +224,8 @@ mod tests {
           "fallback_used_at": null,
           "former_fallback_since": null,
           "made_on_demand_at": 0,
-          "made_on_demand": 0
+          "made_on_demand": 0,
+          "being_restored": false
         }
         "#);
     }

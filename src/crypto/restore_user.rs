@@ -5,13 +5,15 @@
 //! identity: nobody's client warns of a change.
 
 use matrix_sdk_crypto::{DecryptionSettings, EncryptionSyncChanges, TrustRequirement};
-use ruma::{OneTimeKeyAlgorithm, UInt, UserId, api::client::sync::sync_events::DeviceLists};
+use ruma::{
+    OneTimeKeyAlgorithm, OwnedUserId, UInt, UserId, api::client::sync::sync_events::DeviceLists,
+};
 
 use super::{
     CryptoError, Machines, account,
     machines::lock_provisioning,
     provision::check_nothing_foreign,
-    record::{GhostKind, GhostRecord, Step},
+    record::{GhostKind, GhostRecord, GhostRecords, Step},
     slot::InUse,
 };
 use crate::matrix::Actor;
@@ -21,7 +23,7 @@ impl Machines {
     /// device, and its keys. `name` is its display name, if it has one of its own.
     ///
     /// The ghost stays ready while this runs: what others send to it meanwhile is received. After an
-    /// error, or a crash, call this again.
+    /// error, or a crash, call this again ([`Machines::unfinished_restores`]).
     pub async fn restore_on_homeserver(
         &self,
         user: &UserId,
@@ -33,14 +35,38 @@ impl Machines {
         let Some(record) = record.filter(|record| record.step == Step::Ready) else {
             return Ok(());
         };
+        // Once the homeserver has the user and the device again, none of its answers shows that
+        // keys are missing.
+        self.set_being_restored(user, true)?;
+        self.0.store.flush().await?;
         // Does nothing if the user is there.
         self.0.hs.register(user.localpart()).await?;
         match record.kind {
-            GhostKind::Bare => Ok(()),
-            GhostKind::Machine => self.restore_machine(user, record, name).await,
+            GhostKind::Bare => {}
+            GhostKind::Machine => self.restore_machine(user, record, name).await?,
             // Nobody has the private keys that were lost, so nobody misses them.
-            GhostKind::Keyless => self.replace_nobodys_keys(user, record, name).await,
+            GhostKind::Keyless => self.replace_nobodys_keys(user, record, name).await?,
         }
+        self.set_being_restored(user, false)
+    }
+
+    fn set_being_restored(&self, user: &UserId, being_restored: bool) -> Result<(), CryptoError> {
+        self.update_record(user, |record| {
+            record.being_restored = being_restored;
+            true
+        })
+    }
+
+    /// Returns the ghosts whose restoring began and has not ended.
+    pub fn unfinished_restores(&self) -> Result<Vec<OwnedUserId>, CryptoError> {
+        let mut users = Vec::new();
+        for page in self.0.store.pages::<GhostRecords>(&[]) {
+            let unfinished = page?
+                .into_iter()
+                .filter(|(_, record)| record.being_restored && record.step == Step::Ready);
+            users.extend(unfinished.map(|(user, _)| user));
+        }
+        Ok(users)
     }
 
     async fn restore_machine(

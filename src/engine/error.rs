@@ -101,6 +101,11 @@ impl EngineError {
         }
     }
 
+    /// Returns `true` if our own homeserver failed at a request that may need another server.
+    pub fn is_of_own_homeserver(&self) -> bool {
+        matches!(self, Self::Matrix(error) if error.is_of_own_homeserver())
+    }
+
     /// Returns the user of ours that the homeserver does not have, or whose device it does not have.
     pub fn missing_user(&self) -> Option<&UserId> {
         match self {

@@ -6,6 +6,7 @@ use std::{sync::PoisonError, time::Duration};
 use ruma::{OwnedUserId, UserId};
 
 use crate::{
+    clock,
     crypto::CryptoError,
     directory::FreezeReason,
     engine::{Engine, EngineError, records::RestoreProgress},
@@ -13,8 +14,11 @@ use crate::{
     store::StoreError,
 };
 
-/// Minimum time between two attempts to make the same user again.
+/// Minimum time between two attempts to make the same user again, unless the first one failed.
 const PAUSE: Duration = Duration::from_secs(60);
+/// How long to wait after an attempt that failed; it doubles with each further one, up to
+/// [`PAUSE`].
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 impl Engine {
     /// Makes the user again that an error names as missing. The caller tries again what has failed.
@@ -29,9 +33,44 @@ impl Engine {
         match self.restore_user(&user).await {
             Ok(()) => tracing::warn!(%user, "the user is made again"),
             Err(error) => {
-                tracing::error!(%user, %error, "the user could not be made again; it is tried again when it is needed, after a minute");
+                tracing::error!(%user, %error, "the user could not be made again; it is tried again");
+                self.0.restore_failed.notify_one();
             }
         }
+    }
+
+    /// Finishes what [`Engine::restore_missing_user`] began, and a failure or a crash interrupted,
+    /// until the service stops. Once the user and its device are there, no request of theirs shows
+    /// that keys are missing.
+    pub(in crate::engine) async fn keep_restoring_users(&self) {
+        let mut stop = self.0.stop.subscribe();
+        let mut pause = RETRY_PAUSE;
+        loop {
+            let tries_again = self.finish_restores().await.is_err();
+            tokio::select! {
+                () = self.0.restore_failed.notified(), if !tries_again => pause = RETRY_PAUSE,
+                () = clock::sleep(pause), if tries_again => pause = (pause * 2).min(PAUSE),
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+        }
+    }
+
+    /// Makes the users again whose making is not finished. Returns the last error after which it is
+    /// worth trying again.
+    pub(in crate::engine) async fn finish_restores(&self) -> Result<(), EngineError> {
+        let mut result = Ok(());
+        for user in self.machines().unfinished_restores()? {
+            match self.restore_user(&user).await {
+                Ok(()) => tracing::warn!(%user, "the user is made again"),
+                Err(error) => {
+                    tracing::error!(%user, %error, "the user could not be made again");
+                    if error.is_transient() {
+                        result = Err(error);
+                    }
+                }
+            }
+        }
+        result
     }
 
     /// Returns the reason for which a handle is frozen whose ghost turns out to be somebody else's.

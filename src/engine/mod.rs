@@ -233,6 +233,8 @@ struct Inner {
     last_syncs: inbox::sync::LastSyncs,
     /// When each user was last made again that the homeserver did not have.
     restored_users: std::sync::Mutex<HashMap<OwnedUserId, Timestamp>>,
+    /// Told when one of them could not be made again.
+    restore_failed: Notify,
     /// Limits syncs at the same time: each holds up to about 15 MiB, and keeps the homeserver busy.
     syncs: Semaphore,
     /// Users who are about to be synced, because an item for them was set aside.
@@ -299,6 +301,7 @@ impl Engine {
             synced: Mutex::default(),
             last_syncs: inbox::sync::LastSyncs::default(),
             restored_users: std::sync::Mutex::default(),
+            restore_failed: Notify::new(),
             syncs: Semaphore::new(SYNCS),
             backfills: std::sync::Mutex::default(),
             held_rooms: Mutex::default(),
@@ -336,6 +339,8 @@ impl Engine {
         self.spawn(async move { engine.keep_reconciling().await });
         let engine = self.clone();
         self.spawn(async move { engine.keep_making_ghosts().await });
+        let engine = self.clone();
+        self.spawn(async move { engine.keep_restoring_users().await });
         let engine = self.clone();
         self.spawn(async move { engine.keep_closing_gaps().await });
         let engine = self.clone();

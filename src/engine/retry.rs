@@ -46,6 +46,8 @@ const OPTIONAL: Duration = Duration::from_secs(30);
 const NEEDED: Duration = Duration::from_secs(10 * 60);
 /// How long a file is tried to be fetched from the server that has it.
 const MEDIA: Duration = Duration::from_secs(60);
+/// How long an owner's invite is tried while our own homeserver fails.
+const HICCUP: Duration = Duration::from_secs(5);
 /// How long a ghost tries to join. Only the asker knows of it yet.
 const JOIN: Duration = Duration::from_secs(2 * 60);
 /// How long a ghost tries to join the successor of a room. Clients invite at once.
@@ -109,9 +111,14 @@ impl Retry {
             | Effect::Decline { .. }
             | Effect::RememberPair
             | Effect::ForgetPair => Self::For(NEEDED),
-            // The decider waits, so that other ghosts in the room do not.
+            // One failed answer may be chance. For the owner's server the decider waits, so that
+            // other ghosts in the room do not.
             Effect::InviteOwner if error.fate() == Fate::Failing && !error.is_outage() => {
-                Self::Never
+                if error.is_of_own_homeserver() {
+                    Self::For(HICCUP)
+                } else {
+                    Self::Never
+                }
             }
             Effect::InviteOwner => Self::For(NEEDED),
             Effect::Join => Self::For(JOIN),
@@ -271,5 +278,41 @@ impl Room {
             .retry_after()
             .unwrap_or(doubled)
             .clamp(FIRST_PAUSE, longest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+
+    fn answered(status: StatusCode, errcode: Option<&str>) -> EngineError {
+        EngineError::Matrix(MatrixError::Failing {
+            status,
+            errcode: errcode.map(str::to_owned),
+            message: String::new(),
+            retry_after: None,
+        })
+    }
+
+    #[test]
+    fn an_owners_invite_outlasts_a_hiccup_and_holds_up_nobody_for_another_server() {
+        let invite = introduction::Effect::InviteOwner;
+        let of = |error: &EngineError| Retry::of_introduction(&invite, error);
+        for status in [
+            StatusCode::INTERNAL_SERVER_ERROR,
+            StatusCode::SERVICE_UNAVAILABLE,
+        ] {
+            let error = answered(status, Some("M_UNKNOWN"));
+            assert_eq!(of(&error), Retry::For(HICCUP), "{status}");
+        }
+        // Synapse's answers when the owner's server does not answer, or not in time.
+        let remote = answered(StatusCode::BAD_GATEWAY, Some("M_UNKNOWN"));
+        assert_eq!(of(&remote), Retry::Never);
+        assert_eq!(of(&MatrixError::TimedOut.into()), Retry::Never);
+        // A proxy without a homeserver behind it.
+        let outage = answered(StatusCode::SERVICE_UNAVAILABLE, None);
+        assert_eq!(of(&outage), Retry::For(NEEDED));
     }
 }

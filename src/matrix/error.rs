@@ -178,6 +178,16 @@ impl MatrixError {
         matches!(self, Self::Failing { errcode: None, .. })
     }
 
+    /// Returns `true` if our own homeserver failed, and no server on whose behalf it answers: for
+    /// those it says 502 or 504, or nothing in time.
+    pub fn is_of_own_homeserver(&self) -> bool {
+        let own = [
+            StatusCode::INTERNAL_SERVER_ERROR,
+            StatusCode::SERVICE_UNAVAILABLE,
+        ];
+        matches!(self, Self::Failing { status, errcode: Some(_), .. } if own.contains(status))
+    }
+
     /// Returns how long the homeserver asked us to wait before the next try.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

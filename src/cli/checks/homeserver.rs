@@ -65,7 +65,7 @@ impl Checker<'_> {
                     "run `stonechat registration` and restart the homeserver",
                 ));
             }
-            Err(error) => return Err(Problem::from_error(&error, add)),
+            Err(error) => return Err(Problem::refused(&error, add)),
         }
         let server = &self.setup.config.homeserver.server_name;
         match self.homeserver.whoami(Actor::user(&self.user)).await {
@@ -97,7 +97,7 @@ impl Checker<'_> {
             .put_device(&self.user, &self.device, name)
             .await
         {
-            return Err(Problem::from_error(&error, newer));
+            return Err(Problem::refused(&error, newer));
         }
         match self
             .homeserver
@@ -111,7 +111,7 @@ impl Checker<'_> {
                 "the homeserver ignores the device we act as",
                 newer,
             )),
-            Err(error) => Err(Problem::from_error(&error, newer)),
+            Err(error) => Err(Problem::refused(&error, newer)),
         }
     }
 

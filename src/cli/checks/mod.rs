@@ -56,6 +56,16 @@ impl Problem {
         self
     }
 
+    /// Returns the problem of a request that the homeserver refuses until something is changed. An
+    /// error that may pass by itself shows nothing of that.
+    fn refused(error: &MatrixError, remedy: impl Into<String>) -> Self {
+        if error.is_temporary() {
+            Self::from_error(error, "see the homeserver's log")
+        } else {
+            Self::from_error(error, remedy)
+        }
+    }
+
     /// Returns the problem of an error that has no better explanation.
     fn from_error(error: &MatrixError, remedy: impl Into<String>) -> Self {
         // The innermost reason says most: "Connection refused" and not only "no answer".

@@ -354,6 +354,21 @@ async fn a_homeserver_that_ignores_devices_is_too_old() {
 }
 
 #[tokio::test]
+async fn a_homeserver_that_only_fails_at_the_moment_needs_no_change() {
+    for name in ["register", "device", "whoami with device"] {
+        let both = Both::new(wrong(name, 500, code("M_UNKNOWN"))).await;
+        let checker = both.checker().await;
+        let checked = match name {
+            "register" => checker.check_token().await,
+            _ => checker.check_device().await,
+        };
+        let problem = checked.unwrap_err();
+        assert!(problem.is_temporary, "{name}: {problem}");
+        assert_eq!(problem.remedy, "see the homeserver's log", "{name}");
+    }
+}
+
+#[tokio::test]
 async fn names_like_ours_must_be_refused_to_people() {
     for errcode in [
         "M_EXCLUSIVE",

@@ -258,8 +258,11 @@ async fn making_a_lost_ghost_again_goes_on_after_a_crash() {
         let restored = world.machines.restore_on_homeserver(sam(), None);
         restored.await.unwrap_err();
         world = world.restart().await;
+        let unfinished = world.machines.unfinished_restores().unwrap();
+        assert_eq!(unfinished, [sam()], "request {n}");
         let restored = world.machines.restore_on_homeserver(sam(), None);
         restored.await.unwrap();
+        assert!(world.machines.unfinished_restores().unwrap().is_empty());
         assert_eq!(world.fake.devices(sam()), [device.as_str()], "request {n}");
         let alice = Person::new(&world.fake, "@alice:hs.test").await;
         let event = alice.says(room(), &[sam()], "hello").await;

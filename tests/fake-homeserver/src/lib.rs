@@ -33,7 +33,7 @@ use std::{
     collections::HashMap,
     path::Path,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -48,7 +48,7 @@ use url::Url;
 
 pub use client::Client;
 pub use fault::{Faults, Outage};
-pub use model::{Answer, Ask, Device, Draft, Event, Incoming, Registration, Server};
+pub use model::{Answer, Ask, Device, Draft, Event, Incoming, Mail, Registration, Server};
 pub use script::{Held, When};
 
 use fault::{Chance, Delivery, Fate};
@@ -66,6 +66,8 @@ pub struct Options {
     pub transaction_timeout: Duration,
     /// Whether it pushes transactions. If not, a test hands over what it likes.
     pub pushes: bool,
+    /// Over how many connections transactions come by turns, as with several workers.
+    pub connections: u8,
     /// Whether it is written down when each event was first pushed ([`Fake::pushed`]).
     pub measures: bool,
 }
@@ -77,6 +79,7 @@ impl Default for Options {
             backoff: [Duration::from_millis(50), Duration::from_secs(1)],
             transaction_timeout: Duration::from_secs(20),
             pushes: true,
+            connections: 1,
             measures: false,
         }
     }
@@ -103,8 +106,9 @@ struct Shared {
     server: Mutex<Server>,
     chance: Mutex<Chance>,
     options: Options,
-    /// To make one takes long, and without a pusher nobody needs it.
-    http: OnceLock<reqwest::Client>,
+    /// Those that push, made when they are needed: that takes long. Their connections end with the
+    /// process that opened them.
+    http: Mutex<Vec<reqwest::Client>>,
     /// Something may be there to be pushed.
     news: Notify,
     /// The service was pinged and is up.
@@ -147,7 +151,7 @@ impl Fake {
             server: Mutex::new(server),
             chance: Mutex::default(),
             options,
-            http: OnceLock::new(),
+            http: Mutex::default(),
             news: Notify::new(),
             pinged: Notify::new(),
             away: AtomicBool::new(false),
@@ -239,6 +243,7 @@ impl Fake {
         self.shared.away.store(true, Ordering::SeqCst);
         lock(&self.pushing).abort();
         self.shared.break_connections();
+        lock(&self.shared.http).clear();
         self.with(|server| {
             server.queue.restart(how == Restart::InOrder);
             server.answered.clear();

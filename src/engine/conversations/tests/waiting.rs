@@ -1,7 +1,7 @@
 //! What nobody waits for: slow servers, and receipts. What waits, and who is told.
 
 use super::*;
-use crate::engine::event::RoomEvent;
+use crate::{engine::event::RoomEvent, testing::When};
 
 #[tokio::test]
 async fn a_ghost_that_waits_for_a_slow_server_keeps_nobody_waiting() {
@@ -123,6 +123,31 @@ async fn a_message_waits_for_a_ghost_that_the_homeserver_lost() {
     it.actor.room.carry_out(number, due()).await.unwrap();
     assert_eq!(it.fake.sent(&portal()), sent + 1);
     assert_eq!(it.notices(&origin()), []);
+}
+
+#[tokio::test]
+async fn a_ghost_that_is_made_again_by_half_gets_its_keys_all_the_same() {
+    let mut it = Talk::begun().await;
+    let shown = user_id!("@_dm_.palice:hs.test");
+    let machines = it.engine.machines().clone();
+    machines.provision(shown, "Alice").await.unwrap();
+    it.fake.add_room(&portal(), &[shown]);
+    let mut event = message("$one", NOW);
+    event["type"] = json!("org.example.hello");
+    it.keep(&event);
+    it.fake.with(|server| {
+        let account = server.accounts.get_mut(shown.as_str()).unwrap();
+        account.devices.clear();
+    });
+    // After the message that is refused, the registration and the device.
+    it.fake.fail(3, When::Before);
+    let number = it.put_due(forward("$one", RoomRole::Portal(1), true));
+    assert!(!it.try_again(number).await);
+    assert!(!it.fake.failure_pending());
+    let is_signed = || it.fake.with(|server| server.is_signed(shown.as_str()));
+    assert!(!is_signed(), "the device is there without its keys");
+    it.engine.finish_restores().await.unwrap();
+    assert!(is_signed());
 }
 
 /// A conversation whose messages can be sent, and Alice, who writes in it.

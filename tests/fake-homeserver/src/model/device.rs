@@ -13,6 +13,27 @@ use super::{
 /// Synapse holds so many one-time keys of a device.
 const ONE_TIME_KEYS: usize = 500;
 
+/// A to-device message on its way.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// The user and the device.
+    to: (String, String),
+    /// As the device's sync shows it.
+    json: Value,
+}
+
+/// What becomes of the to-device messages that somebody sends to the service, if they do not simply
+/// arrive.
+#[derive(Clone, Debug)]
+pub enum Mail {
+    /// They are kept until [`Server::end_mail`].
+    Late(Vec<Message>),
+    /// Each comes twice.
+    Twice,
+    /// They are lost.
+    Lost,
+}
+
 /// A device.
 #[derive(Debug, Default)]
 pub struct Device {
@@ -222,33 +243,75 @@ impl Server {
 
     pub(super) fn send_to_device(&mut self, ask: &Ask, kind: &str) -> Answer {
         let body = ask.json();
+        let mut messages = Vec::new();
         for (user, devices) in body["messages"].as_object().into_iter().flatten() {
+            let account = self.accounts.get(user);
             for (wanted, content) in devices.as_object().into_iter().flatten() {
                 if self.firsts.is_other_message(content) {
                     let sender = &ask.user;
                     self.reuses
                         .push(format!("{sender}: a place in its Olm session with {user}"));
                 }
-                let position = self.step();
-                let ours = self.is_ours(user);
-                let Some(account) = self.accounts.get_mut(user) else {
-                    continue;
-                };
-                for (id, device) in &mut account.devices {
-                    if wanted != "*" && wanted != id {
-                        continue;
+                let ids = account
+                    .into_iter()
+                    .flat_map(|account| account.devices.keys());
+                messages.extend(ids.filter(|id| wanted == "*" || wanted == *id).map(|id| {
+                    Message {
+                        to: (user.clone(), id.clone()),
+                        json: json!({"type": kind, "sender": ask.user, "content": content}),
                     }
-                    let mut message = json!({"type": kind, "sender": ask.user, "content": content});
-                    device.inbox.push_back((position, message.clone()));
-                    if ours {
-                        message["to_user_id"] = user.as_str().into();
-                        message["to_device_id"] = id.as_str().into();
-                        self.queue.push_message(message);
-                    }
-                }
-                account.bell.notify_waiters();
+                }));
             }
         }
+        let (ours, others) = messages
+            .into_iter()
+            .partition(|message: &Message| self.is_ours(&message.to.0));
+        self.deliver(others);
+        match self.mail.get_mut(&ask.user) {
+            None => self.deliver(ours),
+            Some(Mail::Late(kept)) => kept.extend(ours),
+            Some(Mail::Twice) => {
+                self.deliver(ours.clone());
+                self.deliver(ours);
+            }
+            Some(Mail::Lost) => {}
+        }
         Answer::empty()
+    }
+
+    /// From now on this becomes of what somebody sends to the service's devices.
+    pub fn begin_mail(&mut self, sender: &str, mail: Mail) {
+        self.mail.insert(sender.to_owned(), mail);
+    }
+
+    /// Delivers what was late, and from now on everything.
+    pub fn end_mail(&mut self, sender: &str) {
+        if let Some(Mail::Late(kept)) = self.mail.remove(sender) {
+            self.deliver(kept);
+        }
+    }
+
+    fn deliver(&mut self, messages: Vec<Message>) {
+        for Message {
+            to: (user, id),
+            json: mut message,
+        } in messages
+        {
+            let position = self.step();
+            let Some(account) = self.accounts.get_mut(&user) else {
+                continue;
+            };
+            // It may have been deleted since.
+            let Some(device) = account.devices.get_mut(&id) else {
+                continue;
+            };
+            device.inbox.push_back((position, message.clone()));
+            account.bell.notify_waiters();
+            if self.is_ours(&user) {
+                message["to_user_id"] = user.into();
+                message["to_device_id"] = id.into();
+                self.queue.push_message(message);
+            }
+        }
     }
 }

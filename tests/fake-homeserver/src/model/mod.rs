@@ -14,7 +14,7 @@ mod state;
 mod sync;
 mod timeline;
 
-pub use device::Device;
+pub use device::{Device, Mail, Message};
 pub use event::{Event, Shape};
 pub use reuse::Firsts;
 pub use room::{Receipt, Room};

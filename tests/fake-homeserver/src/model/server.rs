@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 
 use super::{
-    device::Device,
+    device::{Device, Mail},
     event::{Event, Shape},
     keys::Identity,
     reuse::Firsts,
@@ -64,6 +64,8 @@ pub struct Server {
     pub answered: HashMap<String, Answer>,
     /// Events by room, user, device and transaction id, in the database.
     pub sent: HashMap<(String, String, String, String), String>,
+    /// What becomes of the to-device messages of these people, if they do not simply arrive.
+    pub mail: HashMap<String, Mail>,
     /// What was sent first in each place where nothing else may come.
     pub firsts: Firsts,
     /// What must never be seen of a client: keys, transaction ids and places in sessions that were

@@ -49,6 +49,12 @@ impl Server {
         self.keys_changed(user);
     }
 
+    /// Deletes all devices of a user, as an admin may do it.
+    pub fn delete_devices(&mut self, user: &str) {
+        self.account(user).devices.clear();
+        self.keys_changed(user);
+    }
+
     /// Puts a message into the inbox of a device.
     pub fn put_message(&mut self, user: &str, device: &str, message: Value) {
         let position = self.step();

@@ -2,7 +2,7 @@
 
 mod queue;
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use serde::Serialize;
 use serde_json::{Value, json, value::RawValue};
@@ -10,7 +10,8 @@ use serde_json::{Value, json, value::RawValue};
 use crate::{
     Shared,
     fault::Delivery,
-    model::{Answer, Registration, Server},
+    lock,
+    model::{Answer, Registration, Server, Shape},
 };
 
 pub use queue::{Queue, Transaction, Waiting};
@@ -110,7 +111,8 @@ async fn deliver(shared: &Arc<Shared>, transaction: &Transaction, body: Vec<u8>)
         return false;
     }
     let path = format!("transactions/{}", transaction.id);
-    let request = request(shared, &service, reqwest::Method::PUT, &path).body(body);
+    let http = shared.http(transaction.id);
+    let request = request(&http, &service, reqwest::Method::PUT, &path).body(body);
     shared.note_pushed(transaction);
     let sending = tokio::spawn(async move {
         let answer = request.send().await.ok()?;
@@ -118,6 +120,7 @@ async fn deliver(shared: &Arc<Shared>, transaction: &Transaction, body: Vec<u8>)
         let body = answer.bytes().await.ok()?;
         Some(taken && serde_json::from_slice::<Value>(&body).is_ok())
     });
+    shared.keep_connection(sending.abort_handle());
     let patience = match delivery {
         Delivery::GiveUp(time) => time,
         _ => shared.options.transaction_timeout,
@@ -137,23 +140,20 @@ async fn ask_about_unknown(shared: &Arc<Shared>, transaction: &Transaction) {
     for user in unknown.filter_map(|event| event.unknown.as_ref()) {
         if let Some(service) = shared.with(|server| server.service.clone()) {
             let path = format!("users/{}", user.replace('@', "%40").replace(':', "%3A"));
-            let request = request(shared, &service, reqwest::Method::GET, &path);
+            let request = request(&shared.http(0), &service, reqwest::Method::GET, &path);
             let _ = request.send().await;
         }
     }
 }
 
 fn request(
-    shared: &Shared,
+    http: &reqwest::Client,
     service: &Registration,
     method: reqwest::Method,
     path: &str,
 ) -> reqwest::RequestBuilder {
     let url = service.url.trim_end_matches('/');
-    shared
-        .http
-        .get_or_init(http_client)
-        .request(method, format!("{url}/_matrix/app/v1/{path}"))
+    http.request(method, format!("{url}/_matrix/app/v1/{path}"))
         .bearer_auth(&service.hs_token)
         .header(reqwest::header::CONTENT_TYPE, "application/json")
         .timeout(Duration::from_secs(60))
@@ -165,13 +165,25 @@ fn http_client() -> reqwest::Client {
 }
 
 impl Shared {
+    /// The client that pushes a transaction: each keeps connections of its own.
+    fn http(&self, transaction: u64) -> reqwest::Client {
+        let turns = u64::from(self.options.connections.max(1));
+        let mut clients = lock(&self.http);
+        if clients.is_empty() {
+            clients.extend((0..turns).map(|_| http_client()));
+        }
+        let turn = usize::try_from(transaction % turns).unwrap_or_default();
+        clients[turn].clone()
+    }
+
     /// `POST /appservice/{id}/ping`
     pub(super) async fn ping(&self, body: &Value) -> Answer {
         let Some(service) = self.with(|server| server.service.clone()) else {
             return Answer::forbidden("no application service");
         };
         let body = json!({"transaction_id": body["transaction_id"]}).to_string();
-        let request = request(self, &service, reqwest::Method::POST, "ping").body(body);
+        let http = self.http(0);
+        let request = request(&http, &service, reqwest::Method::POST, "ping").body(body);
         let began = std::time::Instant::now();
         match request.send().await {
             Ok(answer) if answer.status().is_success() => {
@@ -193,14 +205,25 @@ impl Shared {
 }
 
 impl Server {
+    /// An event as it is pushed. What was redacted while it waited is pushed without its content.
+    fn pushed<'a>(&self, waiting: &'a Waiting) -> Cow<'a, RawValue> {
+        let room = self.rooms.get(&waiting.room);
+        let event = room.and_then(|room| room.events.get(*room.index.get(&waiting.id)?));
+        match event.filter(|event| event.redacted_by.is_some()) {
+            Some(event) => Cow::Owned(event.shown(Shape::Service)),
+            None => Cow::Borrowed(&*waiting.json),
+        }
+    }
+
     fn body(&self, transaction: &Transaction) -> Vec<u8> {
         let changed = &transaction.changed;
+        let events: Vec<_> = transaction
+            .events
+            .iter()
+            .map(|it| self.pushed(it))
+            .collect();
         let body = Body {
-            events: transaction
-                .events
-                .iter()
-                .map(|event| &*event.json)
-                .collect(),
+            events: events.iter().map(|event| &**event).collect(),
             ephemeral: &transaction.ephemeral,
             old_ephemeral: &transaction.ephemeral,
             to_device: &transaction.to_device,

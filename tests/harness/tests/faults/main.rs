@@ -8,6 +8,7 @@
 //! | `introductions` | nobody's introduction is lost and nothing is said twice, whatever fails |
 //! | `masked` | two masked people lose nothing and hear nothing twice, whatever fails |
 //! | `plan` | the choices of a run, which its seed repeats |
+//! | `round` | what happens in one round of `seeds`, and what must have become of it |
 //! | `seeds` | everything at once, by many seeds, with kills and outages in between |
 
 mod acts;
@@ -16,4 +17,5 @@ mod fake_itself;
 mod introductions;
 mod masked;
 mod plan;
+mod round;
 mod seeds;
