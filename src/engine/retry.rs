@@ -45,6 +45,8 @@ const OPTIONAL: Duration = Duration::from_secs(30);
 const NEEDED: Duration = Duration::from_secs(10 * 60);
 /// How long a file is tried to be fetched from the server that has it.
 const MEDIA: Duration = Duration::from_secs(60);
+/// How long the server of a message's sender is asked for their devices.
+const SENDER: Duration = Duration::from_secs(15);
 /// How long a ghost tries to join. Only the asker knows of it yet.
 const JOIN: Duration = Duration::from_secs(2 * 60);
 /// How long a ghost tries to join the successor of a room. Clients invite at once.
@@ -139,8 +141,9 @@ impl Retry {
                 EngineError::KeyOnItsWay | EngineError::TargetOnItsWay => {
                     Self::For(settings.wait_for_key)
                 }
-                // A sender whose server is silent must not hold up other people's messages.
-                EngineError::Decrypt(DecryptError::SenderUnknown) => Self::Never,
+                // A server may be slow for a moment, but a sender whose server is silent must not
+                // hold up other people's messages.
+                EngineError::Decrypt(DecryptError::SenderUnknown) => Self::For(SENDER),
                 // A person without a signed device is waited for, as in an introduction.
                 EngineError::Encrypt(error) if error.is_about_readers() => {
                     Self::DespiteRefusalFor(rules.wait_for_owner)

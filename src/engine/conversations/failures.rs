@@ -89,7 +89,9 @@ impl Room {
                         TranslateError::Malformed.notice_text()
                     }
                     // A replayed or forged event: it is not forwarded, and nobody is told.
-                    EngineError::Decrypt(_) => return Ok(Vec::new()),
+                    EngineError::Decrypt(
+                        DecryptError::Replayed { .. } | DecryptError::Malformed(_),
+                    ) => return Ok(Vec::new()),
                     EngineError::Matrix(MatrixError::MediaUnavailable { .. }) => NO_FILE,
                     EngineError::Matrix(MatrixError::MediaTooLarge { limit }) => {
                         too_large = file_too_large(*limit);

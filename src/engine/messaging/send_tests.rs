@@ -229,8 +229,12 @@ async fn readers_without_a_device_are_waited_for_although_they_are_refused() {
     assert!(actor.retries_effect(1, &carry, &no_device));
     clock.advance(Duration::from_secs(1));
     assert!(!actor.retries_effect(1, &carry, &no_device));
-    // A sender whose server is silent holds up nobody.
+    // A sender whose server is silent holds up the others for a moment only.
     let silent = EngineError::Decrypt(DecryptError::SenderUnknown);
+    assert!(actor.retries_effect(2, &carry, &silent));
+    clock.advance(Duration::from_secs(15));
+    assert!(actor.retries_effect(2, &carry, &silent));
+    clock.advance(Duration::from_secs(1));
     assert!(!actor.retries_effect(2, &carry, &silent));
 }
 
