@@ -123,8 +123,7 @@ impl Room {
         error: &EngineError,
     ) -> Result<(), EngineError> {
         let now = self.engine.now();
-        let since = self.failing.and_then(|failing| failing.since);
-        let waits = since.map(|since| now.since(since));
+        let waits = self.fails_since(what, error).map(|at| now.since(at));
         let (
             QueuedEffect::Conversation {
                 conversation,

@@ -70,9 +70,7 @@ async fn a_deletion_that_waits_in_the_outbox_counts_too() {
         sender: 0,
         target: RoomRole::Portal(1),
     });
-    let mut failing = Failing::new(number);
-    failing.since = Some(it.talk.engine.now());
-    it.talk.actor.room.failing = Some(failing);
+    it.talk.actor.room.failing = Some(Failing::new(number));
     it.talk.carry_out(number).await;
     assert_eq!(it.talk.fake.sent(&portal()), 0);
 }
