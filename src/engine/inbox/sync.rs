@@ -18,7 +18,10 @@ use crate::{
         Engine, EngineError,
         event::RoomEvent,
         history::PAGE_EVENTS,
-        inbox::{accept::InboxWrites, gap},
+        inbox::{
+            accept::{InboxWrites, go_on_unless_down},
+            gap,
+        },
         records::{InboxItem, Rooms, Seen, SyncTokens},
     },
     matrix::{
@@ -234,12 +237,14 @@ impl Engine {
         page: &SyncPage,
     ) -> Result<(), EngineError> {
         for room in page.invited.keys() {
-            if self.has_left(ghost, room)? {
-                // The invite is still declined, but no key is expected.
-                self.machines().turn_away(ghost, room).await?;
-            } else {
-                self.machines().expect_room(ghost, room).await?;
-            }
+            let expected = async {
+                if !self.expect_room(ghost, room).await? {
+                    // The invite is still declined, but no key is expected.
+                    self.machines().turn_away(ghost, room).await?;
+                }
+                Ok(())
+            };
+            go_on_unless_down(expected.await, room)?;
         }
         Ok(())
     }
@@ -273,7 +278,8 @@ impl Engine {
         let mut newest_first = Vec::new();
         let mut bytes = 0;
         // A conversation must not lose events, so its rooms are read back further.
-        let record = self.store().get::<Rooms>(room)?;
+        let record = self.store().get::<Rooms>(room).map_err(EngineError::from);
+        let record = go_on_unless_down(record, room)?;
         let pages = if record.is_some_and(|record| record.conversation.is_some()) {
             gap::BACKFILL_PAGES_MAX
         } else {
