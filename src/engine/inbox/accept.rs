@@ -191,7 +191,13 @@ impl Engine {
     /// Returns whether the item with this number is durable. No item is handled before it is: if it
     /// comes again after a crash, it may differ.
     pub(in crate::engine) fn is_durable(&self, number: u64) -> bool {
-        number < self.0.arrived.load(Ordering::Acquire)
+        number < self.durable_until()
+    }
+
+    /// Returns the upper bound of the numbers of arrivals that are durable. None is written below
+    /// it any more.
+    pub(in crate::engine) fn durable_until(&self) -> u64 {
+        self.0.arrived.load(Ordering::Acquire)
     }
 
     /// Prepares machines for the rooms of invites. Room keys are dropped on arrival unless their
