@@ -80,7 +80,7 @@ pub(super) struct Room {
     /// The number of the current effect.
     pub current_effect: u64,
     /// The number up to which effects may have been sent already, without it being known: those from
-    /// before a restart, and one whose answer did not come.
+    /// before a restart or decided again after it, and one whose answer did not come.
     pub maybe_sent_until: u64,
     /// The effect that waits for other rooms' outboxes, and the highest number that it waits for.
     pub behind: Option<(u64, u64)>,

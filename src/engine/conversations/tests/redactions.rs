@@ -83,3 +83,22 @@ async fn nobody_else_can_keep_a_message_back() {
     it.samuel_is_there().await;
     assert_eq!(it.talk.fake.sent(&portal()), 1);
 }
+
+/// It may have been sent before it was written down that it would be.
+#[tokio::test]
+async fn what_waited_when_the_service_crashed_counts_as_sent() {
+    let mut it = TwoPeople::begin(false).await;
+    let talk = &mut it.talk;
+    let is_maybe_sent = async |talk: &mut Talk, number: u64, id: &str| {
+        let arrived = InboxItem::Event(message(id, NOW).to_string());
+        let items = [((origin(), number), arrived)];
+        assert!(talk.actor.room.handle_messages(&items).await.unwrap());
+        let (effect, _) = talk.outbox(&origin()).pop().unwrap();
+        effect <= talk.actor.room.maybe_sent_until
+    };
+    let number = talk.engine.next();
+    assert!(!is_maybe_sent(talk, number, "$new").await);
+    assert!(is_maybe_sent(talk, 0, "$old").await);
+    let number = talk.engine.next();
+    assert!(!is_maybe_sent(talk, number, "$newer").await);
+}
