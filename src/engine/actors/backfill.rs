@@ -91,7 +91,7 @@ impl Room {
             .limit(BACKFILL_PAGES_MAX, PAGE_EVENTS)
             .with_retries();
         // As text: parsed, an event takes several times as much.
-        let mut newest_first = Vec::new();
+        let mut newest_first: Vec<Box<RawValue>> = Vec::new();
         let mut bytes = 0;
         while let Some(page) = history.next_page().await? {
             bytes += page.iter().map(|it| it.get().len()).sum::<usize>();
@@ -100,6 +100,7 @@ impl Room {
                 engine.note_gap(reason, ghost, room, bytes).await?;
                 break;
             }
+            let (mut handled, missed) = (false, newest_first.len());
             for json in page {
                 // Events from before the ghost was invited are not meant for it.
                 if begins_for(ghost, &json) {
@@ -114,9 +115,19 @@ impl Room {
                 }
                 let seen = engine.store().get::<Seen>(&event.id)?;
                 if seen.is_some_and(|seen| seen.handled) || self.may_be_known(&event)? {
-                    return Ok(newest_first);
+                    // After a cut between servers, what people of others have said meanwhile stands
+                    // among what was missed.
+                    let same_server = event.sender.server_name() == this.sender.server_name();
+                    if same_server || engine.may_be_forgotten(&event) {
+                        return Ok(newest_first);
+                    }
+                    handled = true;
+                    continue;
                 }
                 newest_first.push(json);
+            }
+            if handled && missed == newest_first.len() {
+                break;
             }
         }
         Ok(newest_first)

@@ -294,6 +294,7 @@ impl Engine {
                     .await?;
                 break;
             }
+            let (mut is_known, missed) = (false, newest_first.len());
             for json in page {
                 let event = RoomEvent::parse(json.get(), Some(room));
                 if gap::begins_for(ghost, &json)
@@ -308,10 +309,15 @@ impl Engine {
                     continue;
                 }
                 let known = event.map(|event| self.store().contains::<Seen>(&event.id));
+                // Known events of one homeserver may stand among those that another one held back.
                 if known.transpose()? == Some(true) {
-                    break 'back;
+                    is_known = true;
+                } else {
+                    newest_first.push(json);
                 }
-                newest_first.push(json);
+            }
+            if is_known && missed == newest_first.len() {
+                break;
             }
         }
         newest_first.reverse();

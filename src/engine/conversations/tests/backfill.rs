@@ -201,3 +201,60 @@ async fn of_many_late_events_only_the_first_costs_a_look_at_the_history() {
     it.receive(&[by_bob("$again", minute_ago)]).await;
     assert_eq!(it.requests("/context/"), 2);
 }
+
+/// A group of Alice, Bob of another homeserver, and `@sam`. Nothing was lost so far.
+async fn group_with_bob() -> Talk {
+    let mut group = talk();
+    group.direct = false;
+    let home = Home::Origin { is_present: true };
+    let mut bob = participant("bob", ".pbob", home);
+    bob.user = testing::person("@bob:far.example").clone();
+    group.people.push(bob);
+    let it = Talk::at(origin(), &group).await;
+    it.engine.machines().provision(&sam(), "Sam").await.unwrap();
+    it
+}
+
+#[tokio::test]
+async fn what_others_said_during_a_cut_does_not_hide_what_was_missed() {
+    let mut it = group_with_bob().await;
+    let mut batch = Batch::new();
+    for known in ["$alice-1", "$alice-2", "$bob-0"] {
+        let id = known.try_into().unwrap();
+        it.engine.mark_seen(&id, true, &mut batch).unwrap();
+    }
+    it.store.apply(batch).unwrap();
+    let history = vec![
+        by_bob("$bob-3", NOW),
+        message("$alice-2", NOW),
+        by_bob("$bob-2", NOW),
+        message("$alice-1", NOW),
+        by_bob("$bob-1", NOW),
+        // From before the cut.
+        by_bob("$bob-0", NOW),
+        by_bob("$bob-forgotten", NOW),
+    ];
+    it.fake.put_history(origin().as_str(), history);
+    let event = by_bob("$bob-4", NOW);
+    let json = event.to_string();
+    let parsed = crate::engine::event::RoomEvent::parse(&json, None).unwrap();
+    let room = &mut it.actor.room;
+    room.backfill_before(parsed, &json).await.unwrap();
+    let missed = ["$bob-1", "$bob-2", "$bob-3", "$bob-4"];
+    assert_eq!(it.carries(), missed);
+}
+
+#[tokio::test]
+async fn a_sync_that_skips_events_brings_what_stands_among_known_ones() {
+    let it = group_with_bob().await;
+    let (id, mut batch) = (owned_event_id!("$known"), Batch::new());
+    it.engine.mark_seen(&id, true, &mut batch).unwrap();
+    it.store.apply(batch).unwrap();
+    let newest = vec![message("$new", NOW)];
+    it.fake.put_timeline(origin().as_str(), newest, true);
+    let older = vec![message("$known", NOW), by_bob("$missed", NOW)];
+    it.fake.put_history(origin().as_str(), older);
+    it.engine.sync_all_pending(&sam()).await.unwrap();
+    let seen = |event: &str| it.store.contains::<Seen>(&event.try_into().unwrap());
+    assert!(seen("$new").unwrap() && seen("$missed").unwrap());
+}
