@@ -13,13 +13,13 @@ use crate::{
             gap::{BACKFILL_PAGES_MAX, begins_for},
             sync::GAP_BYTES,
         },
-        records::{EventCopies, QueuedEffect, Seen},
+        records::{QueuedEffect, Seen},
         room::Room,
     },
     ids::Ghost,
     introduction::Effect,
     matrix::{Fate, bounds::DeadLetterReason},
-    store::{Batch, StoreError, prefix},
+    store::{Batch, StoreError},
 };
 
 /// Maximum number of events that are read back when the bot joins a room.
@@ -150,7 +150,9 @@ impl Room {
         while let Some(page) = history.next_page().await? {
             for json in page {
                 let event = RoomEvent::parse(json.get(), Some(&self.id));
-                if let Some(event) = event.filter(|event| !engine.is_ours(&event.sender)) {
+                if let Some(event) = event.filter(|event| !engine.is_ours(&event.sender))
+                    && !self.may_be_known(&event)?
+                {
                     self.handle_event(event, json.get(), Batch::new()).await?;
                 }
             }
@@ -161,11 +163,7 @@ impl Room {
     /// Returns whether the event may have been handled: its arrival may be forgotten, or it has
     /// copies.
     pub(in crate::engine) fn may_be_known(&self, event: &RoomEvent) -> Result<bool, StoreError> {
-        let mut copies = prefix(&self.id);
-        copies.extend(prefix(&event.id));
-        let store = self.engine.store();
-        Ok(self.engine.may_be_forgotten(event)
-            || !store.scan::<EventCopies>(&copies, None, 1)?.is_empty())
+        Ok(self.engine.may_be_forgotten(event) || self.engine.has_copies(&self.id, event)?)
     }
 
     /// Reads back the events that an effect needs and that were sent before our user joined: the

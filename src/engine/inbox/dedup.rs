@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ruma::{OwnedEventId, OwnedUserId};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 use sha2::{Digest, Sha256};
@@ -12,9 +12,9 @@ use crate::{
     engine::{
         Engine,
         event::RoomEvent,
-        records::{Seen, SeenByTime, SeenEvent, SeenToDevice, SeenToDeviceByTime},
+        records::{EventCopies, Seen, SeenByTime, SeenEvent, SeenToDevice, SeenToDeviceByTime},
     },
-    store::{Batch, StoreError},
+    store::{Batch, StoreError, prefix},
 };
 
 /// How long the id of an arrived event is remembered.
@@ -68,6 +68,18 @@ impl Engine {
     pub(in crate::engine) fn may_be_forgotten(&self, event: &RoomEvent) -> bool {
         let horizon = self.now() - (SEEN_FOR - CLOCKS);
         event.sent_at.is_some_and(|at| at < horizon)
+    }
+
+    /// Returns whether an event of this room was forwarded.
+    pub(in crate::engine) fn has_copies(
+        &self,
+        room: &OwnedRoomId,
+        event: &RoomEvent,
+    ) -> Result<bool, StoreError> {
+        let mut copies = prefix(room);
+        copies.extend(prefix(&event.id));
+        let copies = self.store().scan::<EventCopies>(&copies, None, 1)?;
+        Ok(!copies.is_empty())
     }
 
     pub(in crate::engine) fn mark_seen(

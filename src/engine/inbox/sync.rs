@@ -176,7 +176,9 @@ impl Engine {
             for (room, joined) in page.joined.iter().chain(&page.left) {
                 let skipped = skipped.get(room).copied().unwrap_or_default();
                 for json in joined.timeline.iter().skip(skipped) {
-                    self.accept_event(json, Some(room), &mut taken)?;
+                    if !self.was_forwarded_long_ago(room, json)? {
+                        self.accept_event(json, Some(room), &mut taken)?;
+                    }
                 }
             }
             for (room, state) in &page.invited {
@@ -193,6 +195,19 @@ impl Engine {
         self.machines()
             .mark_device_lists_outdated_for_all(&page.device_lists_changed);
         self.flush_and_wake(taken).await
+    }
+
+    /// Returns whether an event of a timeline was forwarded, and its arrival may be forgotten: in a
+    /// quiet room a timeline goes back for months.
+    fn was_forwarded_long_ago(
+        &self,
+        room: &OwnedRoomId,
+        json: &RawValue,
+    ) -> Result<bool, EngineError> {
+        match RoomEvent::parse(json.get(), Some(room)) {
+            Some(event) if self.may_be_forgotten(&event) => Ok(self.has_copies(room, &event)?),
+            _ => Ok(false),
+        }
     }
 
     async fn accept_gap(

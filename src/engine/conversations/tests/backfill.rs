@@ -20,14 +20,7 @@ async fn after_a_quiet_week_nothing_is_carried_again() {
 #[tokio::test]
 async fn old_messages_that_are_dated_as_new_are_not_carried_again() {
     let mut it = Talk::provisioned().await;
-    let key = (origin(), owned_event_id!("$carried"), portal());
-    let copy = Copy {
-        event: owned_event_id!("$copy"),
-        by: 0,
-    };
-    let mut batch = Batch::new();
-    batch.put::<EventCopies>(&key, &copy).unwrap();
-    it.store.apply(batch).unwrap();
+    forwarded(&it, "$carried");
     let history = vec![
         message("$lost", NOW),
         message("$carried", NOW),
@@ -257,4 +250,48 @@ async fn a_sync_that_skips_events_brings_what_stands_among_known_ones() {
     it.engine.sync_all_pending(&sam()).await.unwrap();
     let seen = |event: &str| it.store.contains::<Seen>(&event.try_into().unwrap());
     assert!(seen("$new").unwrap() && seen("$missed").unwrap());
+}
+
+/// An event of the origin was forwarded.
+fn forwarded(it: &Talk, id: &str) {
+    let key = (origin(), id.try_into().unwrap(), portal());
+    let copy = Copy {
+        event: owned_event_id!("$copy"),
+        by: 0,
+    };
+    let mut batch = Batch::new();
+    batch.put::<EventCopies>(&key, &copy).unwrap();
+    it.store.apply(batch).unwrap();
+}
+
+#[tokio::test]
+async fn what_was_forwarded_long_ago_is_not_forwarded_again_from_behind_a_gap() {
+    let mut it = Talk::provisioned().await;
+    forwarded(&it, "$carried");
+    it.fake.put_history(origin().as_str(), Vec::new());
+    let behind = vec![
+        message("$old", NOW - 8 * DAY),
+        message("$carried", NOW),
+        message("$lost", NOW),
+    ];
+    it.fake.put_continuation(origin().as_str(), behind);
+    it.backfill_before("$new").await;
+    assert_eq!(it.carries(), ["$new", "$lost"]);
+}
+
+#[tokio::test]
+async fn what_was_forwarded_long_ago_is_not_forwarded_again_from_a_sync() {
+    let it = Talk::provisioned().await;
+    forwarded(&it, "$carried");
+    let long_ago = NOW - 8 * DAY;
+    let timeline = vec![
+        message("$carried", long_ago),
+        message("$missed", long_ago),
+        message("$new", NOW),
+    ];
+    it.fake.put_timeline(origin().as_str(), timeline, false);
+    it.engine.sync_all_pending(&sam()).await.unwrap();
+    let seen = |event: &str| it.store.contains::<Seen>(&event.try_into().unwrap());
+    assert!(!seen("$carried").unwrap());
+    assert!(seen("$missed").unwrap() && seen("$new").unwrap());
 }
