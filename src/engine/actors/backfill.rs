@@ -13,7 +13,7 @@ use crate::{
             gap::{BACKFILL_PAGES_MAX, begins_for},
             sync::GAP_BYTES,
         },
-        records::{QueuedEffect, Seen},
+        records::{QueuedEffect, Rooms, Seen},
         room::Room,
     },
     ids::Ghost,
@@ -188,7 +188,20 @@ impl Room {
             return Ok(());
         }
         for (event, json) in self.engine.read_back(ghost, &self.id).await? {
-            self.handle_event(event, json.get(), Batch::new()).await?;
+            match self.handle_event(event, json.get(), Batch::new()).await {
+                // It is tried again from the inbox: what can be read must not wait for it.
+                Err(error) if error.fate() == Fate::Failing && !error.is_outage() => {
+                    tracing::info!(room = %self.id, %error, "an event is left to the inbox");
+                    self.record = self
+                        .engine
+                        .store()
+                        .get::<Rooms>(&self.id)?
+                        .unwrap_or_default();
+                    self.written = None;
+                    self.engine.accept_read_back(&self.id, &[json]).await?;
+                }
+                handled => handled?,
+            }
         }
         Ok(())
     }

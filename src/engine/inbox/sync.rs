@@ -152,7 +152,7 @@ impl Engine {
                 None if joined.limited => {
                     match self.read_gap(ghost, actor, room, joined).await {
                         // Separately, so that only one gap at a time is in memory.
-                        Ok(gap) => self.accept_gap(room, &gap).await?,
+                        Ok(gap) => self.accept_read_back(room, &gap).await?,
                         // A room whose history is not shown must not keep the ghost from its other
                         // items, nor its token from being stored.
                         Err(EngineError::Matrix(error)) => {
@@ -210,7 +210,8 @@ impl Engine {
         }
     }
 
-    async fn accept_gap(
+    /// Accepts events of a room's history that have not arrived.
+    pub(in crate::engine) async fn accept_read_back(
         &self,
         room: &OwnedRoomId,
         events: &[Box<RawValue>],
