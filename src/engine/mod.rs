@@ -211,6 +211,7 @@ struct Inner {
     /// The first number of this process.
     began: u64,
     inbox_lock: Mutex<()>,
+    in_hand: inbox::dedup::EventsInHand,
     /// Upper bound of the numbers of arrivals that are durable.
     arrived: AtomicU64,
     echoes: inbox::accept::EchoPacing,
@@ -284,6 +285,7 @@ impl Engine {
             sequence: AtomicU64::new(sequence),
             began: sequence,
             inbox_lock: Mutex::default(),
+            in_hand: inbox::dedup::EventsInHand::default(),
             arrived: AtomicU64::new(sequence),
             echoes: inbox::accept::EchoPacing::default(),
             to_device: inbox::to_device::Queues::default(),

@@ -271,8 +271,7 @@ impl Engine {
         if own {
             return Ok(());
         }
-        let known = self.store().contains::<Seen>(&event.id)?;
-        if known || !taken.events.insert(event.id.clone()) {
+        if self.is_known(&event.id)? || !taken.events.insert(event.id.clone()) {
             taken.again = true;
             return Ok(());
         }

@@ -295,3 +295,34 @@ async fn what_was_forwarded_long_ago_is_not_forwarded_again_from_a_sync() {
     assert!(!seen("$carried").unwrap());
     assert!(seen("$missed").unwrap() && seen("$new").unwrap());
 }
+
+#[tokio::test]
+async fn what_is_read_back_is_not_accepted_while_it_is_handled() {
+    let mut it = Talk::provisioned().await;
+    let engine = it.engine.clone();
+    let accept = async |id: &str| {
+        let body = json!({ "events": [message(id, NOW)] }).to_string();
+        let body = Transaction::parse(body.as_bytes()).unwrap();
+        engine.accept_transaction(body).await.unwrap();
+        let waiting = it.store.scan::<Inbox>(&prefix(&origin()), None, 10);
+        waiting.unwrap().len()
+    };
+    let in_hand = engine.take_in_hand(&owned_event_id!("$one")).await;
+    assert_eq!(accept("$one").await, 0);
+    drop(in_hand);
+    assert_eq!(accept("$one").await, 1);
+
+    // Whether an event is accepted is decided before a room handles it, or after.
+    let accepting = engine.0.inbox_lock.lock().await;
+    let json = message("$two", NOW).to_string();
+    let event = crate::engine::event::RoomEvent::parse(&json, None).unwrap();
+    let room = &mut it.actor.room;
+    let early = room.handle_event(event.clone(), &json, Batch::new());
+    let early = tokio::time::timeout(Duration::from_millis(50), early).await;
+    assert!(early.is_err(), "it may be in what is accepted");
+    drop(accepting);
+    let handled = room.handle_event(event, &json, Batch::new());
+    handled.await.unwrap();
+    assert_eq!(accept("$two").await, 1);
+    assert_eq!(it.carries(), ["$two"]);
+}
