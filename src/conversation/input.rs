@@ -22,6 +22,8 @@ pub enum Input {
         person: Box<Participant>,
         /// The person who invited the ghost.
         by: Person,
+        /// When they did. A masked person may be invited again after they were gone.
+        invited_at: Timestamp,
         /// The messages that this person sent there before, in order.
         earlier: Vec<OwnedEventId>,
     },

@@ -83,6 +83,14 @@ impl CryptoError {
     pub fn is_transient(&self) -> bool {
         self.fate() != Fate::Final
     }
+
+    /// Returns `true` if the store answers nothing more, as opposed to one record in it.
+    pub fn is_store_down(&self) -> bool {
+        match self {
+            Self::Store(error) | Self::GhostStore(GhostStoreError::Store(error)) => error.is_down(),
+            _ => false,
+        }
+    }
 }
 
 impl From<CryptoStoreError> for CryptoError {
@@ -92,11 +100,7 @@ impl From<CryptoStoreError> for CryptoError {
         };
         match error.downcast::<GhostStoreError>().map(|error| *error) {
             // The database is down: that is not about the message or the record, and passes.
-            Ok(GhostStoreError::Store(error))
-                if error.is_fatal() || matches!(error, StoreError::Closed) =>
-            {
-                Self::Store(error)
-            }
+            Ok(GhostStoreError::Store(error)) if error.is_down() => Self::Store(error),
             Ok(error) => Self::Olm(error.to_string()),
             Err(error) => Self::Olm(error.to_string()),
         }

@@ -106,6 +106,15 @@ impl EngineError {
         matches!(self, Self::Matrix(error) if error.is_of_own_homeserver())
     }
 
+    /// Returns `true` if the store answers nothing more, as opposed to one record in it.
+    pub fn is_store_down(&self) -> bool {
+        match self {
+            Self::Store(error) | Self::Directory(DirectoryError::Store(error)) => error.is_down(),
+            Self::Crypto(error) => error.is_store_down(),
+            _ => false,
+        }
+    }
+
     /// Returns the user of ours that the homeserver does not have, or whose device it does not have.
     pub fn missing_user(&self) -> Option<&UserId> {
         match self {
@@ -201,7 +210,7 @@ mod refusal_tests {
 /// A store that has failed or was closed is not asked again: the process ends, and the item is
 /// there after the next start. A single record that cannot be read never can.
 fn fate_of_store(error: &StoreError) -> Fate {
-    if error.is_fatal() || matches!(error, StoreError::Closed) {
+    if error.is_down() {
         Fate::Away
     } else {
         Fate::Final

@@ -212,7 +212,10 @@ struct Inner {
     settings: EngineSettings,
     /// The number of the next queued item. It only grows, also across restarts.
     sequence: AtomicU64,
+    /// The first number of this process.
+    began: u64,
     inbox_lock: Mutex<()>,
+    in_hand: inbox::dedup::EventsInHand,
     /// Upper bound of the numbers of arrivals that are durable.
     arrived: AtomicU64,
     echoes: inbox::accept::EchoPacing,
@@ -286,7 +289,9 @@ impl Engine {
             services,
             settings,
             sequence: AtomicU64::new(sequence),
+            began: sequence,
             inbox_lock: Mutex::default(),
+            in_hand: inbox::dedup::EventsInHand::default(),
             arrived: AtomicU64::new(sequence),
             echoes: inbox::accept::EchoPacing::default(),
             to_device: inbox::to_device::Queues::default(),
@@ -421,6 +426,11 @@ impl Engine {
 
     fn next(&self) -> u64 {
         self.0.sequence.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Returns whether the item with this number was queued before this process began.
+    fn is_from_before(&self, number: u64) -> bool {
+        number < self.0.began
     }
 
     /// Starts a task that [`Engine::stop`] waits for. Not an async function, so that the type of

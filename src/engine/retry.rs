@@ -2,10 +2,10 @@
 //!
 //! An item of a room is an inbox item or an effect. It is retried while its error says that it may
 //! succeed later ([`Fate`]), for as long as [`Retry`] allows. Time runs from its first failure that
-//! had an answer, and starts again whenever the homeserver was away. While a proxy answers that no
-//! homeserver is behind it, every item is tried for [`OUTAGE`]: nobody is told something false
-//! because the homeserver restarts. Nothing in the same room overtakes an item that is retried;
-//! other rooms go on. An item that cannot succeed is given up:
+//! had an answer, for each time limit on its own, and starts again whenever the homeserver was away.
+//! While a proxy answers that no homeserver is behind it, every item is tried for [`OUTAGE`]: nobody
+//! is told something false because the homeserver restarts. Nothing in the same room overtakes an
+//! item that is retried; other rooms go on. An item that cannot succeed is given up:
 //!
 //! | given up | who is told |
 //! |---|---|
@@ -18,7 +18,9 @@
 use std::time::Duration;
 
 use crate::{
-    bot, conversation,
+    bot,
+    clock::Timestamp,
+    conversation,
     crypto::DecryptError,
     engine::{
         ConversationSettings, EngineError,
@@ -48,6 +50,8 @@ const NEEDED: Duration = Duration::from_secs(10 * 60);
 const MEDIA: Duration = Duration::from_secs(60);
 /// How long an owner's invite is tried while our own homeserver fails.
 const HICCUP: Duration = Duration::from_secs(5);
+/// How long the server of a message's sender is asked for their devices.
+const SENDER: Duration = Duration::from_secs(15);
 /// How long a ghost tries to join. Only the asker knows of it yet.
 const JOIN: Duration = Duration::from_secs(2 * 60);
 /// How long a ghost tries to join the successor of a room. Clients invite at once.
@@ -155,8 +159,9 @@ impl Retry {
                 EngineError::KeyOnItsWay | EngineError::TargetOnItsWay => {
                     Self::For(settings.wait_for_key)
                 }
-                // A sender whose server is silent must not hold up other people's messages.
-                EngineError::Decrypt(DecryptError::SenderUnknown) => Self::Never,
+                // A server may be slow for a moment, but a sender whose server is silent must not
+                // hold up other people's messages.
+                EngineError::Decrypt(DecryptError::SenderUnknown) => Self::For(SENDER),
                 // A person without a signed device is waited for, as in an introduction.
                 EngineError::Encrypt(error) if error.is_about_readers() => {
                     Self::DespiteRefusalFor(rules.wait_for_owner)
@@ -220,9 +225,28 @@ impl Room {
         what: &QueuedEffect,
         error: &EngineError,
     ) -> bool {
+        self.retries(number, self.retry_of(what, error), error)
+    }
+
+    fn retry_of(&self, what: &QueuedEffect, error: &EngineError) -> Retry {
         let settings = self.engine.settings();
-        let retry = Retry::of(what, error, &settings.conversations, &settings.rules);
-        self.retries(number, retry, error)
+        Retry::of(what, error, &settings.conversations, &settings.rules)
+    }
+
+    /// Returns since when the current effect fails with errors like this one.
+    pub(in crate::engine) fn fails_since(
+        &self,
+        what: &QueuedEffect,
+        error: &EngineError,
+    ) -> Option<Timestamp> {
+        match self.retry_of(what, error) {
+            Retry::For(limit) | Retry::DespiteRefusalFor(limit) => {
+                self.failing.as_ref()?.since(limit)
+            }
+            Retry::Never | Retry::WhileTransient | Retry::UntilRefusedFor(_) | Retry::UntilDone => {
+                None
+            }
+        }
     }
 
     /// Returns whether the item with this number, which has failed with `error`, is tried again.
@@ -253,11 +277,14 @@ impl Room {
             failing = Failing::new(number);
             true
         } else if error.is_outage() {
-            failing.since = None;
+            failing.since.clear();
             let since = *failing.outage_since.get_or_insert(now);
             now.since(since) <= longest.max(OUTAGE)
         } else {
-            let since = *failing.since.get_or_insert(now);
+            let since = failing.since(longest).unwrap_or_else(|| {
+                failing.since.push((longest, now));
+                now
+            });
             now.since(since) <= longest
         };
         self.failing = Some(failing);

@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId};
@@ -38,12 +39,14 @@ pub(super) struct ReplayableEffects {
 }
 
 /// Since when an item fails.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Failing {
     /// The number of the item.
     pub number: u64,
-    /// Since when the homeserver has answered that it fails, unless an outage came after that.
-    pub since: Option<Timestamp>,
+    /// Since when the homeserver has answered that it fails, unless an outage came after that: for
+    /// each time limit on its own, of which an item meets a handful. If an error used up the time
+    /// of another, a short wait after a long one would have none left.
+    pub since: Vec<(Duration, Timestamp)>,
     /// When a proxy answered for the first time that no homeserver is behind it.
     pub outage_since: Option<Timestamp>,
 }
@@ -52,9 +55,15 @@ impl Failing {
     pub(super) fn new(number: u64) -> Self {
         Self {
             number,
-            since: None,
+            since: Vec::new(),
             outage_since: None,
         }
+    }
+
+    /// Returns since when the item fails with errors that have this time limit.
+    pub(super) fn since(&self, limit: Duration) -> Option<Timestamp> {
+        let mut all = self.since.iter();
+        all.find(|(of, _)| *of == limit).map(|(_, at)| *at)
     }
 }
 
@@ -71,7 +80,7 @@ pub(super) struct Room {
     /// The number of the current effect.
     pub current_effect: u64,
     /// The number up to which effects may have been sent already, without it being known: those from
-    /// before a restart, and one whose answer did not come.
+    /// before a restart or decided again after it, and one whose answer did not come.
     pub maybe_sent_until: u64,
     /// The effect that waits for other rooms' outboxes, and the highest number that it waits for.
     pub behind: Option<(u64, u64)>,

@@ -23,20 +23,21 @@ const REDACTED_MAX: usize = 10_000;
 /// Maximum number of records that are read at once.
 const PAGE_RECORDS: usize = 256;
 
-/// The deletions among what waits in a room. Each record is looked at once.
+/// The deletions among what waits in a room. A record is looked at again only while it is new.
 #[derive(Default)]
 pub(in crate::engine) struct WaitingRedactions(Mutex<DeletedEvents>);
 
 #[derive(Default)]
 struct DeletedEvents {
-    /// The numbers of the records that were looked at last.
+    /// The number of the effect that was looked at last. Only the room itself queues deletions.
     outbox: u64,
+    /// The number up to which no arrival is missing.
     inbox: u64,
     /// Who deletes an event.
     by: HashMap<OwnedEventId, Vec<By>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(in crate::engine) enum By {
     /// A participant of the conversation.
     Person(usize),
@@ -49,11 +50,18 @@ impl DeletedEvents {
         if self.by.len() >= REDACTED_MAX {
             self.by.clear();
         }
-        self.by.entry(of).or_default().push(by);
+        let all = self.by.entry(of).or_default();
+        if !all.contains(&by) {
+            all.push(by);
+        }
     }
 
-    /// Looks at what has come since the last time.
-    fn update(&mut self, store: &Store, room: &OwnedRoomId) -> Result<(), StoreError> {
+    fn update(
+        &mut self,
+        store: &Store,
+        room: &OwnedRoomId,
+        arrived: u64,
+    ) -> Result<(), StoreError> {
         each_after::<Outbox>(store, room, self.outbox, |number, due| {
             self.outbox = number;
             if let QueuedEffect::Conversation {
@@ -65,7 +73,9 @@ impl DeletedEvents {
             }
         })?;
         each_after::<Inbox>(store, room, self.inbox, |number, item| {
-            self.inbox = number;
+            if number < arrived {
+                self.inbox = number;
+            }
             if let Some((of, by)) = redaction(&item) {
                 self.add(of, By::User(by));
             }
@@ -96,14 +106,16 @@ fn each_after<T: Table<Key = (OwnedRoomId, u64)>>(
 }
 
 impl WaitingRedactions {
-    /// Looks at what has come since the last time.
+    /// Looks at what has come since the last time. A number is given to an arrival before it is
+    /// written, so one may appear below others that were looked at; but not below `arrived`.
     pub(in crate::engine) fn update(
         &self,
         store: &Store,
         room: &OwnedRoomId,
+        arrived: u64,
     ) -> Result<(), StoreError> {
         let mut found = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        found.update(store, room)
+        found.update(store, room, arrived)
     }
 
     /// Returns whether somebody who may do so deletes this event.
@@ -125,4 +137,44 @@ fn redaction(arrived: &InboxItem) -> Option<(OwnedEventId, OwnedUserId)> {
     let event = RoomEvent::parse(json, None)?;
     let redacts = event.redacts.filter(|_| event.kind == "m.room.redaction")?;
     Some((redacts, event.sender))
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::{owned_event_id, room_id, user_id};
+    use serde_json::json;
+
+    use super::*;
+    use crate::{store::Batch, testing::EventFactory};
+
+    #[test]
+    fn a_deletion_that_is_written_late_is_found() {
+        let (store, room) = (Store::in_memory(), room_id!("!room:hs.test").to_owned());
+        let write = |number, item: &InboxItem| {
+            let mut batch = Batch::new();
+            batch.put::<Inbox>(&(room.clone(), number), item).unwrap();
+            store.apply(batch).unwrap();
+        };
+        let of = owned_event_id!("$of");
+        let mut redaction =
+            EventFactory::room(&room).event("m.room.redaction", "$redaction", json!({}));
+        redaction["redacts"] = json!(of);
+        let redaction = InboxItem::Event(redaction.to_string());
+        let user = user_id!("@_dm_sam:hs.test").to_owned();
+
+        let waiting = WaitingRedactions::default();
+        let is_found = |arrived| {
+            waiting.update(&store, &room, arrived).unwrap();
+            waiting.has(&of, |_| true)
+        };
+        // The key has the higher number and is written first.
+        write(101, &InboxItem::RoomKeyArrived { user });
+        assert!(!is_found(100));
+        write(100, &redaction);
+        assert!(is_found(100));
+        assert!(is_found(102));
+        let by = |waiting: &WaitingRedactions| waiting.0.lock().unwrap().by[&of].len();
+        assert_eq!(by(&waiting), 1);
+        assert_eq!(waiting.0.lock().unwrap().inbox, 101);
+    }
 }

@@ -185,6 +185,11 @@ impl StoreError {
         }
     }
 
+    /// Returns `true` if the store answers nothing more: it has failed or was shut down.
+    pub fn is_down(&self) -> bool {
+        self.is_fatal() || matches!(self, Self::Closed)
+    }
+
     /// Returns `true` if the store as a whole has failed, as opposed to one request to it or one
     /// record in it. A store that was shut down has not failed.
     pub fn is_fatal(&self) -> bool {

@@ -60,8 +60,9 @@ impl Transition {
             Input::Added {
                 person,
                 by,
+                invited_at,
                 earlier,
-            } => self.added(person, by, earlier),
+            } => self.added(person, (by, *invited_at), earlier),
             Input::ReturnedToRoom { at, person } => self.returned_to_room(*at, *person),
             Input::Event {
                 role,
@@ -112,21 +113,26 @@ impl Transition {
     }
 
     fn started(&mut self, earlier: &[OwnedEventId]) {
-        self.announce_masked(|_| true);
+        let opened = self.opened();
+        self.announce_masked(|_| true, &opened);
         self.forward_earlier(earlier);
     }
 
+    /// Returns the cause of what is said in an origin because it has become one.
+    fn opened(&self) -> String {
+        format!("opened {}", room_name(self.state.origin.as_ref()))
+    }
+
     /// Tells the origin at once who is masked, and that the service can read along.
-    fn announce_masked(&mut self, is_announced: impl Fn(&Participant) -> bool) {
+    fn announce_masked(&mut self, is_announced: impl Fn(&Participant) -> bool, why: &str) {
         let people = self.state.people.iter().enumerate();
         let masked: Vec<(usize, String)> = people
             .filter(|(_, person)| person.is_masked() && is_announced(person))
             .map(|(index, person)| (index, person.name.clone()))
             .collect();
         let shown_as = self.asker().map(|asker| asker.name.clone());
-        let opened = format!("opened {}", room_name(self.state.origin.as_ref()));
         for (person, handle) in masked {
-            let cause = format!("{opened} {handle}");
+            let cause = format!("{why} {handle}");
             let notice = match (&shown_as, self.state.direct) {
                 (Some(shown_as), true) => Notice::Masked {
                     handle,
@@ -311,7 +317,8 @@ impl Transition {
                 *is_present = true;
             }
         }
-        self.announce_masked(|_| true);
+        let opened = self.opened();
+        self.announce_masked(|_| true, &opened);
         self.sync_all_portals(RoomRole::Origin, None);
         self.forward_earlier(earlier);
     }

@@ -6,13 +6,21 @@ use super::{
     super::{Effect, Home, Notice, Participant, PortalStatus, RoomRole},
     Transition, has_room, room_name,
 };
-use crate::ids::{Ghost, Person};
+use crate::{
+    clock::Timestamp,
+    ids::{Ghost, Person},
+};
 
 /// Maximum number of people in a conversation. Messages of later ones are not forwarded.
 const PEOPLE_MAX: usize = 100;
 
 impl Transition {
-    pub(super) fn added(&mut self, person: &Participant, by: &Person, earlier: &[OwnedEventId]) {
+    pub(super) fn added(
+        &mut self,
+        person: &Participant,
+        (by, invited_at): (&Person, Timestamp),
+        earlier: &[OwnedEventId],
+    ) {
         // A person of the origin who is shown elsewhere by this ghost gets a portal like everybody:
         // that nothing happens would tell who holds the handle.
         let same = |p: &Participant| {
@@ -36,7 +44,9 @@ impl Transition {
                 self.state.people.len() - 1
             }
         };
-        self.announce_masked(|p| p.ghost == person.ghost);
+        // They may have been announced here before, and be back.
+        let added = format!("{} {}", self.opened(), invited_at.0);
+        self.announce_masked(|p| p.ghost == person.ghost, &added);
         // The other portals have these events already.
         if let Some(sender) = self.state.person_at(RoomRole::Origin, by)
             && self.state.people[index].takes_part()

@@ -77,6 +77,7 @@ fn messages_that_a_new_person_has_missed_are_forwarded_to_them_alone_and_from_th
     let added = Input::Added {
         person: Box::new(masked("kim").build()),
         by: Person::new(owned_user_id!("@bob:hs.test")),
+        invited_at: Timestamp(0),
         earlier: vec![one()],
     };
     let added = decide(with_bob(), &added);
@@ -151,6 +152,7 @@ fn a_person_shown_by_one_handle_in_two_rooms_ends_the_conversation_by_giving_it_
     let added = Input::Added {
         person: Box::new(alice),
         by: Person::new(owned_user_id!("@bob:hs.test")),
+        invited_at: Timestamp(0),
         earlier: Vec::new(),
     };
     let closed = Input::HandleClosed {
@@ -169,6 +171,7 @@ fn the_handle_of_somebody_in_the_origin_is_added_like_any_other() {
     let added = Input::Added {
         person: Box::new(alice),
         by: Person::new(owned_user_id!("@bob:hs.test")),
+        invited_at: Timestamp::default(),
         earlier: vec![one()],
     };
     let decision = decide(group, &added);
@@ -203,6 +206,7 @@ fn a_handle_stands_for_its_new_owner() {
     let added = Input::Added {
         person: Box::new(lea),
         by: Person::new(owned_user_id!("@alice:hs.test")),
+        invited_at: Timestamp(0),
         earlier: Vec::new(),
     };
     let state = after(group, &[released, added]).state.unwrap();
@@ -275,8 +279,19 @@ fn a_masked_person_who_was_sent_away_from_a_group_can_be_invited_again() {
         assert!(nothing.effects.is_empty(), "{late:?}: {nothing:?}");
         assert_eq!(nothing.state, Some(state.clone()), "{late:?}");
     }
-    let back = decide(state, &kim_was_added(&[one()]));
+    let back = decide(state.clone(), &kim_was_added(&[one()]));
     assert!(kinds(&back).contains(&(ORIGIN, "carry")), "{back:?}");
+    // The homeserver would take the same cause for the same notice.
+    let causes = [0, 1].map(|at| {
+        let back = decide(state.clone(), &kim_was_added_at(Timestamp(at), &[]));
+        let mut effects = back.effects.into_iter();
+        effects.find_map(|(_, effect)| match effect {
+            Effect::SendNotice { cause, .. } => Some(cause),
+            _ => None,
+        })
+    });
+    assert!(causes[0].is_some());
+    assert_ne!(causes[0], causes[1]);
     assert_eq!(back.state.unwrap().people.len(), 4);
 }
 

@@ -73,9 +73,14 @@ fn member(role: RoomRole, user: OwnedUserId, membership: &str) -> Input {
 
 /// Alice has invited the ghost of `@kim`, who is masked too.
 fn kim_was_added(earlier: &[OwnedEventId]) -> Input {
+    kim_was_added_at(Timestamp(0), earlier)
+}
+
+fn kim_was_added_at(invited_at: Timestamp, earlier: &[OwnedEventId]) -> Input {
     Input::Added {
         person: Box::new(masked("kim").build()),
         by: Person::new(owned_user_id!("@alice:hs.test")),
+        invited_at,
         earlier: earlier.to_vec(),
     }
 }

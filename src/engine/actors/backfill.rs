@@ -13,13 +13,13 @@ use crate::{
             gap::{BACKFILL_PAGES_MAX, begins_for},
             sync::GAP_BYTES,
         },
-        records::{EventCopies, QueuedEffect, Seen},
+        records::{QueuedEffect, Rooms, Seen},
         room::Room,
     },
     ids::Ghost,
     introduction::Effect,
     matrix::{Fate, bounds::DeadLetterReason},
-    store::{Batch, StoreError, prefix},
+    store::{Batch, StoreError},
 };
 
 /// Maximum number of events that are read back when the bot joins a room.
@@ -91,7 +91,7 @@ impl Room {
             .limit(BACKFILL_PAGES_MAX, PAGE_EVENTS)
             .with_retries();
         // As text: parsed, an event takes several times as much.
-        let mut newest_first = Vec::new();
+        let mut newest_first: Vec<Box<RawValue>> = Vec::new();
         let mut bytes = 0;
         while let Some(page) = history.next_page().await? {
             bytes += page.iter().map(|it| it.get().len()).sum::<usize>();
@@ -100,6 +100,7 @@ impl Room {
                 engine.note_gap(reason, ghost, room, bytes).await?;
                 break;
             }
+            let (mut handled, missed) = (false, newest_first.len());
             for json in page {
                 // Events from before the ghost was invited are not meant for it.
                 if begins_for(ghost, &json) {
@@ -114,9 +115,19 @@ impl Room {
                 }
                 let seen = engine.store().get::<Seen>(&event.id)?;
                 if seen.is_some_and(|seen| seen.handled) || self.may_be_known(&event)? {
-                    return Ok(newest_first);
+                    // After a cut between servers, what people of others have said meanwhile stands
+                    // among what was missed.
+                    let same_server = event.sender.server_name() == this.sender.server_name();
+                    if same_server || engine.may_be_forgotten(&event) {
+                        return Ok(newest_first);
+                    }
+                    handled = true;
+                    continue;
                 }
                 newest_first.push(json);
+            }
+            if handled && missed == newest_first.len() {
+                break;
             }
         }
         Ok(newest_first)
@@ -139,7 +150,9 @@ impl Room {
         while let Some(page) = history.next_page().await? {
             for json in page {
                 let event = RoomEvent::parse(json.get(), Some(&self.id));
-                if let Some(event) = event.filter(|event| !engine.is_ours(&event.sender)) {
+                if let Some(event) = event.filter(|event| !engine.is_ours(&event.sender))
+                    && !self.may_be_known(&event)?
+                {
                     self.handle_event(event, json.get(), Batch::new()).await?;
                 }
             }
@@ -150,11 +163,7 @@ impl Room {
     /// Returns whether the event may have been handled: its arrival may be forgotten, or it has
     /// copies.
     pub(in crate::engine) fn may_be_known(&self, event: &RoomEvent) -> Result<bool, StoreError> {
-        let mut copies = prefix(&self.id);
-        copies.extend(prefix(&event.id));
-        let store = self.engine.store();
-        Ok(self.engine.may_be_forgotten(event)
-            || !store.scan::<EventCopies>(&copies, None, 1)?.is_empty())
+        Ok(self.engine.may_be_forgotten(event) || self.engine.has_copies(&self.id, event)?)
     }
 
     /// Reads back the events that an effect needs and that were sent before our user joined: the
@@ -179,7 +188,20 @@ impl Room {
             return Ok(());
         }
         for (event, json) in self.engine.read_back(ghost, &self.id).await? {
-            self.handle_event(event, json.get(), Batch::new()).await?;
+            match self.handle_event(event, json.get(), Batch::new()).await {
+                // It is tried again from the inbox: what can be read must not wait for it.
+                Err(error) if error.fate() == Fate::Failing && !error.is_outage() => {
+                    tracing::info!(room = %self.id, %error, "an event is left to the inbox");
+                    self.record = self
+                        .engine
+                        .store()
+                        .get::<Rooms>(&self.id)?
+                        .unwrap_or_default();
+                    self.written = None;
+                    self.engine.accept_read_back(&self.id, &[json]).await?;
+                }
+                handled => handled?,
+            }
         }
         Ok(())
     }

@@ -131,9 +131,13 @@ impl Room {
         mut batch: Batch,
     ) -> Result<(), EngineError> {
         let seen = self.engine.store().get::<Seen>(&event.id)?;
-        if seen.is_some_and(|seen| seen.handled) {
+        if seen.as_ref().is_some_and(|seen| seen.handled) {
             return Ok(self.engine.store().apply(batch)?);
         }
+        let _until_written = match seen {
+            Some(_) => None,
+            None => Some(self.engine.take_in_hand(&event.id).await),
+        };
         // The bot reads nothing until it knows whose room this is; then it reads back.
         let bot_is_here = self.bot_is_here();
         let unread = bot_is_here && !self.is_ready() && event.membership().is_none();

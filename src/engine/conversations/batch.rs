@@ -62,11 +62,13 @@ impl Room {
         let mut messages = Messages {
             inputs: Vec::new(),
             since: engine.now(),
+            from_before: false,
             batch: Batch::new(),
         };
         let Messages {
             inputs,
             since,
+            from_before,
             batch,
         } = &mut messages;
         let mut handled = 0;
@@ -89,6 +91,7 @@ impl Room {
             // After a crash a message may be decided again, and have been sent as early as its
             // arrival.
             *since = seen.as_ref().map_or(*since, |seen| seen.at.min(*since));
+            *from_before |= engine.is_from_before(key.1);
             engine.mark_seen_as(&event.id, seen, true, batch)?;
             if engine.is_ours(&event.sender) {
                 continue;
@@ -119,6 +122,7 @@ impl Room {
         let Messages {
             inputs,
             since,
+            from_before,
             mut batch,
         } = messages;
         let decided = engine.lock_and_decide(id, &inputs, since, &mut batch);
@@ -129,6 +133,9 @@ impl Room {
         // If a crash lost the decision before this one, this one would come out differently.
         let settled = lock.may_be_seen_early(id, engine.store().durable());
         self.commit(batch, [])?;
+        if from_before {
+            self.maybe_sent_until = self.maybe_sent_until.max(numbers.end);
+        }
         let after = engine.store().get_cached::<Conversations>(id)?;
         // After a crash these items are taken from the inbox again, with the same result unless
         // another decision on this conversation comes in between.
@@ -155,6 +162,9 @@ struct Messages {
     inputs: Vec<Input>,
     /// The earliest time at which one of them may already have been sent.
     since: Timestamp,
+    /// Whether one of them waited when this process began. It may have been sent by the one before,
+    /// which lost the decision in a crash.
+    from_before: bool,
     /// Deletes the items from the inbox and retains the events that are to be forwarded.
     batch: Batch,
 }

@@ -94,7 +94,9 @@ impl Room {
                         TranslateError::Malformed.notice_text()
                     }
                     // A replayed or forged event: it is not forwarded, and nobody is told.
-                    EngineError::Decrypt(_) => return Ok(Vec::new()),
+                    EngineError::Decrypt(
+                        DecryptError::Replayed { .. } | DecryptError::Malformed(_),
+                    ) => return Ok(Vec::new()),
                     EngineError::Matrix(MatrixError::MediaUnavailable { .. }) => NO_FILE,
                     EngineError::Matrix(MatrixError::MediaTooLarge { limit }) => {
                         too_large = file_too_large(*limit);
@@ -126,8 +128,7 @@ impl Room {
         error: &EngineError,
     ) -> Result<(), EngineError> {
         let now = self.engine.now();
-        let since = self.failing.and_then(|failing| failing.since);
-        let waits = since.map(|since| now.since(since));
+        let waits = self.fails_since(what, error).map(|at| now.since(at));
         let (
             QueuedEffect::Conversation {
                 conversation,

@@ -260,7 +260,9 @@ impl Room {
             .await?)
     }
 
-    /// Returns the room of another role; it may not exist yet.
+    /// Returns the room of another role. A portal may not exist yet; an origin that is gone does not
+    /// come back, and what waits for it would hold up what follows, such as the notice that its last
+    /// person has left.
     pub(in crate::engine) fn other_room(
         &self,
         conversation: &Conversation,
@@ -268,7 +270,9 @@ impl Room {
     ) -> Result<OwnedRoomId, EngineError> {
         match conversation.room(to) {
             Some(room) => Ok(room.clone()),
-            None if conversation.ended => Err(EngineError::Refused(Refusal::Impossible)),
+            None if conversation.ended || to == RoomRole::Origin => {
+                Err(EngineError::Refused(Refusal::Impossible))
+            }
             None => Err(EngineError::NotThereYet),
         }
     }

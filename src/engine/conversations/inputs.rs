@@ -165,6 +165,7 @@ impl Room {
             let input = Input::Added {
                 person: Box::new(masked),
                 by: asker.clone(),
+                invited_at: introduction.invited_at,
                 earlier,
             };
             return Ok((None, known, input));

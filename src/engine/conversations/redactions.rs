@@ -50,7 +50,8 @@ impl Room {
         };
         let mut deleted = std::iter::once(event).chain(&edited);
         let waiting = &self.waiting_redactions;
-        waiting.update(self.engine.store(), &self.id)?;
+        let arrived = self.engine.durable_until();
+        waiting.update(self.engine.store(), &self.id, arrived)?;
         Ok(deleted.any(|of| waiting.has(of, may_redact)))
     }
 }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use ruma::{OneTimeKeyAlgorithm, OwnedEventId, OwnedRoomId, OwnedUserId, UInt};
+use ruma::{OneTimeKeyAlgorithm, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UInt};
 use serde_json::{Value, value::RawValue};
 use tokio::{sync::Mutex, time::Instant};
 
@@ -108,9 +108,10 @@ impl Engine {
         let events: Vec<Option<RoomEvent>> = events
             .map(|json| RoomEvent::parse(json.get(), None))
             .collect();
+        self.expect_keys(&events).await?;
+        // Last, since nobody has those any more that an error lets go.
         let mut dead_letters = body.dead_letters;
         dead_letters.extend(self.homeserver().take_dead_letters());
-        self.expect_keys(&events).await?;
         let changed;
         let taken = {
             let _one_at_a_time = self.0.inbox_lock.lock().await;
@@ -190,7 +191,13 @@ impl Engine {
     /// Returns whether the item with this number is durable. No item is handled before it is: if it
     /// comes again after a crash, it may differ.
     pub(in crate::engine) fn is_durable(&self, number: u64) -> bool {
-        number < self.0.arrived.load(Ordering::Acquire)
+        number < self.durable_until()
+    }
+
+    /// Returns the upper bound of the numbers of arrivals that are durable. None is written below
+    /// it any more.
+    pub(in crate::engine) fn durable_until(&self) -> u64 {
+        self.0.arrived.load(Ordering::Acquire)
     }
 
     /// Prepares machines for the rooms of invites. Room keys are dropped on arrival unless their
@@ -200,12 +207,26 @@ impl Engine {
             if let Some((user, "invite")) = event.membership()
                 && self.is_ours(&user)
                 && !self.store().contains::<Seen>(&event.id)?
-                && !self.has_left(&user, &event.room)?
             {
-                self.machines().expect_room(&user, &event.room).await?;
+                let expected = self.expect_room(&user, &event.room).await;
+                go_on_unless_down(expected, &event.room)?;
             }
         }
         Ok(())
+    }
+
+    /// Prepares the machine of an invited user for the keys of the room. Returns `false` if it has
+    /// left that room, to which it never comes back.
+    pub(in crate::engine) async fn expect_room(
+        &self,
+        user: &OwnedUserId,
+        room: &RoomId,
+    ) -> Result<bool, EngineError> {
+        let comes = !self.has_left(user, &room.to_owned())?;
+        if comes {
+            self.machines().expect_room(user, room).await?;
+        }
+        Ok(comes)
     }
 
     /// Returns whether a ghost has left this room, to which it never comes back.
@@ -225,7 +246,7 @@ impl Engine {
         json: &RawValue,
         room: Option<&ruma::OwnedRoomId>,
         taken: &mut InboxWrites,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), EngineError> {
         self.accept_parsed(json, RoomEvent::parse(json.get(), room), room, taken)
     }
 
@@ -236,7 +257,7 @@ impl Engine {
         event: Option<RoomEvent>,
         room: Option<&ruma::OwnedRoomId>,
         taken: &mut InboxWrites,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), EngineError> {
         let Some(event) = event else {
             let reason = DeadLetterReason::EventMalformed;
             taken.dead_letters.push(DeadLetter::of(reason, json.get()));
@@ -250,8 +271,7 @@ impl Engine {
         if own {
             return Ok(());
         }
-        let known = self.store().contains::<Seen>(&event.id)?;
-        if known || !taken.events.insert(event.id.clone()) {
+        if self.is_known(&event.id)? || !taken.events.insert(event.id.clone()) {
             taken.again = true;
             return Ok(());
         }
@@ -260,7 +280,8 @@ impl Engine {
         taken.batch.put::<Seen>(&event.id, &seen)?;
         taken.seen.push(event.id.clone());
         let json = json_with_room(json, room);
-        let arrived = if self.is_after_gap(&event)? {
+        let after_gap = self.is_after_gap(&event).map_err(EngineError::from);
+        let arrived = if go_on_unless_down(after_gap, &event.room)? {
             InboxItem::AfterGap(json)
         } else {
             InboxItem::Event(json)
@@ -333,6 +354,22 @@ impl Engine {
             noted = true;
         }
         noted
+    }
+}
+
+/// Goes on as if there were nothing, if a record cannot be read: the homeserver would repeat what
+/// was not accepted without end, and nobody in any room would be heard. A store that is down is an
+/// error.
+pub(in crate::engine) fn go_on_unless_down<T: Default>(
+    read: Result<T, EngineError>,
+    room: &RoomId,
+) -> Result<T, EngineError> {
+    match read {
+        Err(error) if !error.is_store_down() => {
+            tracing::error!(%room, %error, "something is accepted although a record cannot be read");
+            Ok(T::default())
+        }
+        read => read,
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::{
     engine::{
         inbox::dead_letters::count_dead_letters,
-        records::{DeadLetters, Inbox, Seen, SeenByTime, SeenEvent, SyncTokens, ToDevice},
+        records::{DeadLetters, Inbox, Rooms, Seen, SeenByTime, SeenEvent, SyncTokens, ToDevice},
     },
     matrix::Transaction,
     store::{Batch, Store, Table, prefix},
@@ -128,6 +128,41 @@ async fn what_cannot_be_read_is_set_aside_and_the_rest_goes_on() {
     assert_eq!(store.scan::<DeadLetters>(&[], None, 100).unwrap().len(), 4);
     let counts = count_dead_letters(&store).unwrap();
     assert_eq!(counts, [("event_malformed".to_owned(), 4)].into());
+}
+
+/// [`Rooms`] with a record that nobody can read.
+struct BrokenRooms;
+
+impl Table for BrokenRooms {
+    const ID: u8 = Rooms::ID;
+    const NAME: &'static str = Rooms::NAME;
+    const SECRET: bool = Rooms::SECRET;
+    type Key = <Rooms as Table>::Key;
+    type Value = String;
+}
+
+#[tokio::test]
+async fn a_record_that_cannot_be_read_keeps_out_nothing_that_arrives() {
+    let TestEngine { engine, store, .. } = testing::engine().build().await;
+    let broken = "no record".to_owned();
+    let mut batch = Batch::new();
+    batch.put::<BrokenRooms>(&room(), &broken).unwrap();
+    store.apply(batch).unwrap();
+    assert!(store.get::<Rooms>(&room()).is_err());
+    let invite = EventFactory::room(&room()).member("@_dm_sam:hs.test", "invite");
+    let other = room_id!("!other:hs.test").to_owned();
+    let events = [
+        invite,
+        event("$one"),
+        EventFactory::room(&other).encrypted("$two"),
+    ];
+    engine
+        .accept_transaction(transaction(&events))
+        .await
+        .unwrap();
+    assert_eq!(taken(&store), 2);
+    let others = store.scan::<Inbox>(&prefix(&other), None, 10).unwrap();
+    assert_eq!(others.len(), 1);
 }
 
 /// [`SeenByTime`] as it was in schema 2.

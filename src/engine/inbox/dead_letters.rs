@@ -51,7 +51,12 @@ impl Engine {
         }
         for (reason, more) in &more {
             let name = reason.name().to_owned();
-            let count = self.store().get::<DeadLetterCounts>(&name)?.unwrap_or(0);
+            let count = match self.store().get::<DeadLetterCounts>(&name) {
+                // A count must not keep out what arrives.
+                Err(error) if !error.is_down() => None,
+                count => count?,
+            }
+            .unwrap_or(0);
             batch.put::<DeadLetterCounts>(&name, &count.saturating_add(*more))?;
             tracing::warn!(%reason, count = more, "items from the homeserver were set aside");
         }

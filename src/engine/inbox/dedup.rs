@@ -1,8 +1,12 @@
 //! Remembers for a week what has arrived, so that nothing is accepted twice.
 
-use std::time::Duration;
+use std::{
+    collections::HashSet,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
-use ruma::{OwnedEventId, OwnedUserId};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 use sha2::{Digest, Sha256};
@@ -12,9 +16,9 @@ use crate::{
     engine::{
         Engine,
         event::RoomEvent,
-        records::{Seen, SeenByTime, SeenEvent, SeenToDevice, SeenToDeviceByTime},
+        records::{EventCopies, Seen, SeenByTime, SeenEvent, SeenToDevice, SeenToDeviceByTime},
     },
-    store::{Batch, StoreError},
+    store::{Batch, StoreError, prefix},
 };
 
 /// How long the id of an arrived event is remembered.
@@ -63,11 +67,63 @@ pub(in crate::engine) fn digest(user: &OwnedUserId, message: &ToDeviceMessage<'_
     hash.finalize().into()
 }
 
+/// The events that rooms are handling although they have not arrived: those of a history. If one of
+/// them was accepted meanwhile, it would be noted as not handled after it had been.
+#[derive(Default)]
+pub(in crate::engine) struct EventsInHand(Mutex<HashSet<OwnedEventId>>);
+
+impl EventsInHand {
+    fn events(&self) -> MutexGuard<'_, HashSet<OwnedEventId>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An event that a room is handling. It can be accepted again once this is dropped.
+pub(in crate::engine) struct InHand {
+    engine: Engine,
+    event: OwnedEventId,
+}
+
+impl Drop for InHand {
+    fn drop(&mut self) {
+        self.engine.0.in_hand.events().remove(&self.event);
+    }
+}
+
 impl Engine {
+    /// Keeps an event that has not arrived from being accepted until what it leads to is written.
+    pub(in crate::engine) async fn take_in_hand(&self, event: &OwnedEventId) -> InHand {
+        // It may be in what is being accepted at this moment.
+        let _accepting = self.0.inbox_lock.lock().await;
+        self.0.in_hand.events().insert(event.clone());
+        InHand {
+            engine: self.clone(),
+            event: event.clone(),
+        }
+    }
+
+    /// Returns whether an event has arrived or is being handled. The caller holds the inbox lock.
+    pub(in crate::engine) fn is_known(&self, event: &OwnedEventId) -> Result<bool, StoreError> {
+        // In this order: what is no longer in hand is written.
+        Ok(self.0.in_hand.events().contains(event) || self.store().contains::<Seen>(event)?)
+    }
+
     /// Returns whether an event is so old that its arrival may have been forgotten.
     pub(in crate::engine) fn may_be_forgotten(&self, event: &RoomEvent) -> bool {
         let horizon = self.now() - (SEEN_FOR - CLOCKS);
         event.sent_at.is_some_and(|at| at < horizon)
+    }
+
+    /// Returns whether an event of this room was forwarded.
+    pub(in crate::engine) fn has_copies(
+        &self,
+        room: &OwnedRoomId,
+        event: &RoomEvent,
+    ) -> Result<bool, StoreError> {
+        let mut copies = prefix(room);
+        copies.extend(prefix(&event.id));
+        let copies = self.store().scan::<EventCopies>(&copies, None, 1)?;
+        Ok(!copies.is_empty())
     }
 
     pub(in crate::engine) fn mark_seen(

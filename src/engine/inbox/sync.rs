@@ -18,7 +18,10 @@ use crate::{
         Engine, EngineError,
         event::RoomEvent,
         history::PAGE_EVENTS,
-        inbox::{accept::InboxWrites, gap},
+        inbox::{
+            accept::{InboxWrites, go_on_unless_down},
+            gap,
+        },
         records::{InboxItem, Rooms, Seen, SyncTokens},
     },
     matrix::{
@@ -149,7 +152,7 @@ impl Engine {
                 None if joined.limited => {
                     match self.read_gap(ghost, actor, room, joined).await {
                         // Separately, so that only one gap at a time is in memory.
-                        Ok(gap) => self.accept_gap(room, &gap).await?,
+                        Ok(gap) => self.accept_read_back(room, &gap).await?,
                         // A room whose history is not shown must not keep the ghost from its other
                         // items, nor its token from being stored.
                         Err(EngineError::Matrix(error)) => {
@@ -173,7 +176,9 @@ impl Engine {
             for (room, joined) in page.joined.iter().chain(&page.left) {
                 let skipped = skipped.get(room).copied().unwrap_or_default();
                 for json in joined.timeline.iter().skip(skipped) {
-                    self.accept_event(json, Some(room), &mut taken)?;
+                    if !self.was_forwarded_long_ago(room, json)? {
+                        self.accept_event(json, Some(room), &mut taken)?;
+                    }
                 }
             }
             for (room, state) in &page.invited {
@@ -192,7 +197,21 @@ impl Engine {
         self.flush_and_wake(taken).await
     }
 
-    async fn accept_gap(
+    /// Returns whether an event of a timeline was forwarded, and its arrival may be forgotten: in a
+    /// quiet room a timeline goes back for months.
+    fn was_forwarded_long_ago(
+        &self,
+        room: &OwnedRoomId,
+        json: &RawValue,
+    ) -> Result<bool, EngineError> {
+        match RoomEvent::parse(json.get(), Some(room)) {
+            Some(event) if self.may_be_forgotten(&event) => Ok(self.has_copies(room, &event)?),
+            _ => Ok(false),
+        }
+    }
+
+    /// Accepts events of a room's history that have not arrived.
+    pub(in crate::engine) async fn accept_read_back(
         &self,
         room: &OwnedRoomId,
         events: &[Box<RawValue>],
@@ -234,12 +253,14 @@ impl Engine {
         page: &SyncPage,
     ) -> Result<(), EngineError> {
         for room in page.invited.keys() {
-            if self.has_left(ghost, room)? {
-                // The invite is still declined, but no key is expected.
-                self.machines().turn_away(ghost, room).await?;
-            } else {
-                self.machines().expect_room(ghost, room).await?;
-            }
+            let expected = async {
+                if !self.expect_room(ghost, room).await? {
+                    // The invite is still declined, but no key is expected.
+                    self.machines().turn_away(ghost, room).await?;
+                }
+                Ok(())
+            };
+            go_on_unless_down(expected.await, room)?;
         }
         Ok(())
     }
@@ -273,7 +294,8 @@ impl Engine {
         let mut newest_first = Vec::new();
         let mut bytes = 0;
         // A conversation must not lose events, so its rooms are read back further.
-        let record = self.store().get::<Rooms>(room)?;
+        let record = self.store().get::<Rooms>(room).map_err(EngineError::from);
+        let record = go_on_unless_down(record, room)?;
         let pages = if record.is_some_and(|record| record.conversation.is_some()) {
             gap::BACKFILL_PAGES_MAX
         } else {
@@ -288,6 +310,7 @@ impl Engine {
                     .await?;
                 break;
             }
+            let (mut is_known, missed) = (false, newest_first.len());
             for json in page {
                 let event = RoomEvent::parse(json.get(), Some(room));
                 if gap::begins_for(ghost, &json)
@@ -302,10 +325,15 @@ impl Engine {
                     continue;
                 }
                 let known = event.map(|event| self.store().contains::<Seen>(&event.id));
+                // Known events of one homeserver may stand among those that another one held back.
                 if known.transpose()? == Some(true) {
-                    break 'back;
+                    is_known = true;
+                } else {
+                    newest_first.push(json);
                 }
-                newest_first.push(json);
+            }
+            if is_known && missed == newest_first.len() {
+                break;
             }
         }
         newest_first.reverse();

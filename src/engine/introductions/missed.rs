@@ -1,6 +1,7 @@
 //! Messages between a ghost's last look and its leaving.
 
 use crate::{
+    crypto::DecryptError,
     engine::{EngineError, event::RoomEvent, records::Seen, room::Room},
     introduction::{Introduction, MessageKind},
 };
@@ -38,9 +39,12 @@ impl Room {
             if seen.is_some_and(|seen| seen.handled) {
                 return Ok(false);
             }
-            let kind = self
-                .classify_encrypted(&introduction.ghost, json.get())
-                .await?;
+            let ghost = &introduction.ghost;
+            let kind = match self.classify_encrypted(ghost, json.get()).await {
+                // Nobody passes it on any more, whatever it is.
+                Err(EngineError::Decrypt(DecryptError::SenderUnknown)) => return Ok(true),
+                kind => kind?,
+            };
             if matches!(
                 kind,
                 Some(

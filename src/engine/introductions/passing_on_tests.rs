@@ -10,12 +10,12 @@ use crate::{
     engine::{
         control_room::{Control, ControlPhase},
         event::RoomEvent,
-        records::{ControlRooms, Inbox, Outbox, QuotedEvents, RetainedEvents},
+        records::{ControlRooms, Inbox, Outbox, QueuedEffect, QuotedEvents, RetainedEvents},
         room::Room,
     },
     handle::{Handle, HandleRules},
     ids::Ghost,
-    introduction::Phase,
+    introduction::{Effect, Phase},
     store::{Batch, Store, prefix},
     testing::{self, EventFactory, FakeHomeserver, NOW, Person, TestEngine, bot, encrypted_event},
 };
@@ -293,4 +293,38 @@ async fn a_line_that_comes_after_the_request_is_shown_once() {
     assert!(request.line_shown.is_some());
     room.show_line(number, Batch::new()).await.unwrap();
     assert_eq!(chat.fake.sent(&control_room), 1, "only once");
+}
+
+#[tokio::test]
+async fn a_look_leaves_what_cannot_be_read_at_the_moment_to_the_inbox() {
+    let mut chat = Chat::in_phase(Phase::Closing).await;
+    chat.alice = Person::new(&chat.fake, "@alice:far.test").await;
+    let asker = testing::person("@alice:far.test").clone();
+    chat.room.record.introductions[0].invite.asker = asker.into();
+    chat.room.commit(Batch::new(), []).unwrap();
+    let event = chat
+        .encrypts(json!({"msgtype": "m.text", "body": "one more thing"}))
+        .await;
+    chat.fake.set_unreachable("far.test", true);
+    chat.receives(chat.take_keys()).await;
+    let history = vec![serde_json::from_str(event.get()).unwrap()];
+    chat.fake.put_history(here().as_str(), history);
+    let look = QueuedEffect::Introduction {
+        ghost: Ghost::new(sam().to_owned()),
+        effect: Effect::Look,
+    };
+    for _ in 0..2 {
+        chat.room.backfill_for(&look).await.unwrap();
+    }
+    let waiting = prefix(&here().to_owned());
+    let mut waiting = chat.store.scan::<Inbox>(&waiting, None, 10).unwrap();
+    assert_eq!(waiting.len(), 1);
+    let ((_, number), item) = waiting.pop().unwrap();
+    assert!(chat.room.engine.is_durable(number));
+
+    chat.fake.set_unreachable("far.test", false);
+    chat.room.dispatch(number, item).await.unwrap();
+    let id: Value = serde_json::from_str(event.get()).unwrap();
+    let id = id["event_id"].as_str().unwrap().try_into().unwrap();
+    assert!(chat.is_kept(&id), "it is passed on");
 }

@@ -229,9 +229,51 @@ async fn readers_without_a_device_are_waited_for_although_they_are_refused() {
     assert!(actor.retries_effect(1, &carry, &no_device));
     clock.advance(Duration::from_secs(1));
     assert!(!actor.retries_effect(1, &carry, &no_device));
-    // A sender whose server is silent holds up nobody.
+    // A sender whose server is silent holds up the others for a moment only.
     let silent = EngineError::Decrypt(DecryptError::SenderUnknown);
+    assert!(actor.retries_effect(2, &carry, &silent));
+    clock.advance(Duration::from_secs(15));
+    assert!(actor.retries_effect(2, &carry, &silent));
+    clock.advance(Duration::from_secs(1));
     assert!(!actor.retries_effect(2, &carry, &silent));
+}
+
+#[tokio::test]
+async fn each_kind_of_failure_has_a_time_of_its_own() {
+    let forward = QueuedEffect::Conversation {
+        conversation: ConversationId::new("c"),
+        effect: conversation::Effect::ForwardEvent {
+            event: "$event".try_into().unwrap(),
+            sender: 0,
+            target: conversation::RoomRole::Origin,
+            is_last: true,
+        },
+    };
+    let users = || vec!["@samuel:hs.test".try_into().unwrap()];
+    let no_device = || EngineError::Encrypt(EncryptError::NoSignedDevice { users: users() });
+    let no_key = || EngineError::KeyOnItsWay;
+    let minute = Duration::from_secs(60);
+
+    // Samuel signs a device after three hours, and the homeserver has a hiccup.
+    let (mut actor, _, clock) = actor().await;
+    assert!(actor.retries_effect(1, &forward, &no_device()));
+    clock.advance(180 * minute);
+    assert!(actor.retries_effect(1, &forward, &failing()));
+    clock.advance(10 * minute);
+    assert!(actor.retries_effect(1, &forward, &failing()));
+    clock.advance(minute);
+    assert!(!actor.retries_effect(1, &forward, &failing()));
+
+    // The key of a message turns out to be missing once the homeserver is well again.
+    assert!(actor.retries_effect(2, &forward, &failing()));
+    clock.advance(2 * minute);
+    assert!(actor.retries_effect(2, &forward, &no_key()));
+    clock.advance(minute);
+    assert!(actor.retries_effect(2, &forward, &no_key()));
+    // Two that take turns end with the first whose time is over.
+    assert!(actor.retries_effect(2, &forward, &failing()));
+    clock.advance(minute);
+    assert!(!actor.retries_effect(2, &forward, &no_key()));
 }
 
 fn introduction(effect: Effect) -> QueuedEffect {

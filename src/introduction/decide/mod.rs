@@ -327,6 +327,10 @@ impl IntroductionStep<'_> {
                 self.effects
                     .extend([Effect::Leave { reason: None }, Effect::Forget]);
             }
+            // Nothing more can be seen, but what was heard is passed on or asked for again.
+            Effect::Look if *why == Refusal::Failing && self.state.phase == Phase::Closing => {
+                self.close();
+            }
             // The ghost was removed: it can do nothing more here.
             Effect::Look => self.leave(None),
             Effect::TurnOnEncryption => {

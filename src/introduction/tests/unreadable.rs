@@ -81,6 +81,27 @@ fn what_turns_out_to_be_no_message_is_not_asked_for_again() {
     }
 }
 
+#[test]
+fn a_last_look_that_fails_costs_no_answer_about_what_was_heard_before() {
+    let last = |why: Refusal| {
+        let mut play = Play::admitted();
+        play.carry_out(&view(&[]));
+        play.says(first(), MessageKind::Unreadable);
+        play.after(5_100);
+        play.carry_out(&view(&[]));
+        play.after(3_100);
+        assert_eq!(*play.phase(), Phase::Closing);
+        let refuse = |effect: &Effect| (*effect == Effect::Look).then(|| why.clone());
+        let done = play.carry_out_with(&view(&[]), refuse);
+        assert_eq!(*play.phase(), Phase::Over);
+        (asks(&done), done.contains(&Effect::LookBack))
+    };
+    let asked = vec![IntroductionNotice::SendAgainUnreadable];
+    assert_eq!(last(Refusal::Failing), (asked, true));
+    // It was removed, and can write nothing.
+    assert_eq!(last(Refusal::Forbidden), (vec![], false));
+}
+
 /// The notices that these effects send.
 fn asks(effects: &[Effect]) -> Vec<IntroductionNotice> {
     let notices = effects.iter().filter_map(|effect| match effect {

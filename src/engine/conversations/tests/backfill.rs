@@ -20,14 +20,7 @@ async fn after_a_quiet_week_nothing_is_carried_again() {
 #[tokio::test]
 async fn old_messages_that_are_dated_as_new_are_not_carried_again() {
     let mut it = Talk::provisioned().await;
-    let key = (origin(), owned_event_id!("$carried"), portal());
-    let copy = Copy {
-        event: owned_event_id!("$copy"),
-        by: 0,
-    };
-    let mut batch = Batch::new();
-    batch.put::<EventCopies>(&key, &copy).unwrap();
-    it.store.apply(batch).unwrap();
+    forwarded(&it, "$carried");
     let history = vec![
         message("$lost", NOW),
         message("$carried", NOW),
@@ -200,4 +193,136 @@ async fn of_many_late_events_only_the_first_costs_a_look_at_the_history() {
     it.fake.put_continuation(origin().as_str(), Vec::new());
     it.receive(&[by_bob("$again", minute_ago)]).await;
     assert_eq!(it.requests("/context/"), 2);
+}
+
+/// A group of Alice, Bob of another homeserver, and `@sam`. Nothing was lost so far.
+async fn group_with_bob() -> Talk {
+    let mut group = talk();
+    group.direct = false;
+    let home = Home::Origin { is_present: true };
+    let mut bob = participant("bob", ".pbob", home);
+    bob.user = testing::person("@bob:far.example").clone();
+    group.people.push(bob);
+    let it = Talk::at(origin(), &group).await;
+    it.engine.machines().provision(&sam(), "Sam").await.unwrap();
+    it
+}
+
+#[tokio::test]
+async fn what_others_said_during_a_cut_does_not_hide_what_was_missed() {
+    let mut it = group_with_bob().await;
+    let mut batch = Batch::new();
+    for known in ["$alice-1", "$alice-2", "$bob-0"] {
+        let id = known.try_into().unwrap();
+        it.engine.mark_seen(&id, true, &mut batch).unwrap();
+    }
+    it.store.apply(batch).unwrap();
+    let history = vec![
+        by_bob("$bob-3", NOW),
+        message("$alice-2", NOW),
+        by_bob("$bob-2", NOW),
+        message("$alice-1", NOW),
+        by_bob("$bob-1", NOW),
+        // From before the cut.
+        by_bob("$bob-0", NOW),
+        by_bob("$bob-forgotten", NOW),
+    ];
+    it.fake.put_history(origin().as_str(), history);
+    let event = by_bob("$bob-4", NOW);
+    let json = event.to_string();
+    let parsed = crate::engine::event::RoomEvent::parse(&json, None).unwrap();
+    let room = &mut it.actor.room;
+    room.backfill_before(parsed, &json).await.unwrap();
+    let missed = ["$bob-1", "$bob-2", "$bob-3", "$bob-4"];
+    assert_eq!(it.carries(), missed);
+}
+
+#[tokio::test]
+async fn a_sync_that_skips_events_brings_what_stands_among_known_ones() {
+    let it = group_with_bob().await;
+    let (id, mut batch) = (owned_event_id!("$known"), Batch::new());
+    it.engine.mark_seen(&id, true, &mut batch).unwrap();
+    it.store.apply(batch).unwrap();
+    let newest = vec![message("$new", NOW)];
+    it.fake.put_timeline(origin().as_str(), newest, true);
+    let older = vec![message("$known", NOW), by_bob("$missed", NOW)];
+    it.fake.put_history(origin().as_str(), older);
+    it.engine.sync_all_pending(&sam()).await.unwrap();
+    let seen = |event: &str| it.store.contains::<Seen>(&event.try_into().unwrap());
+    assert!(seen("$new").unwrap() && seen("$missed").unwrap());
+}
+
+/// An event of the origin was forwarded.
+fn forwarded(it: &Talk, id: &str) {
+    let key = (origin(), id.try_into().unwrap(), portal());
+    let copy = Copy {
+        event: owned_event_id!("$copy"),
+        by: 0,
+    };
+    let mut batch = Batch::new();
+    batch.put::<EventCopies>(&key, &copy).unwrap();
+    it.store.apply(batch).unwrap();
+}
+
+#[tokio::test]
+async fn what_was_forwarded_long_ago_is_not_forwarded_again_from_behind_a_gap() {
+    let mut it = Talk::provisioned().await;
+    forwarded(&it, "$carried");
+    it.fake.put_history(origin().as_str(), Vec::new());
+    let behind = vec![
+        message("$old", NOW - 8 * DAY),
+        message("$carried", NOW),
+        message("$lost", NOW),
+    ];
+    it.fake.put_continuation(origin().as_str(), behind);
+    it.backfill_before("$new").await;
+    assert_eq!(it.carries(), ["$new", "$lost"]);
+}
+
+#[tokio::test]
+async fn what_was_forwarded_long_ago_is_not_forwarded_again_from_a_sync() {
+    let it = Talk::provisioned().await;
+    forwarded(&it, "$carried");
+    let long_ago = NOW - 8 * DAY;
+    let timeline = vec![
+        message("$carried", long_ago),
+        message("$missed", long_ago),
+        message("$new", NOW),
+    ];
+    it.fake.put_timeline(origin().as_str(), timeline, false);
+    it.engine.sync_all_pending(&sam()).await.unwrap();
+    let seen = |event: &str| it.store.contains::<Seen>(&event.try_into().unwrap());
+    assert!(!seen("$carried").unwrap());
+    assert!(seen("$missed").unwrap() && seen("$new").unwrap());
+}
+
+#[tokio::test]
+async fn what_is_read_back_is_not_accepted_while_it_is_handled() {
+    let mut it = Talk::provisioned().await;
+    let engine = it.engine.clone();
+    let accept = async |id: &str| {
+        let body = json!({ "events": [message(id, NOW)] }).to_string();
+        let body = Transaction::parse(body.as_bytes()).unwrap();
+        engine.accept_transaction(body).await.unwrap();
+        let waiting = it.store.scan::<Inbox>(&prefix(&origin()), None, 10);
+        waiting.unwrap().len()
+    };
+    let in_hand = engine.take_in_hand(&owned_event_id!("$one")).await;
+    assert_eq!(accept("$one").await, 0);
+    drop(in_hand);
+    assert_eq!(accept("$one").await, 1);
+
+    // Whether an event is accepted is decided before a room handles it, or after.
+    let accepting = engine.0.inbox_lock.lock().await;
+    let json = message("$two", NOW).to_string();
+    let event = crate::engine::event::RoomEvent::parse(&json, None).unwrap();
+    let room = &mut it.actor.room;
+    let early = room.handle_event(event.clone(), &json, Batch::new());
+    let early = tokio::time::timeout(Duration::from_millis(50), early).await;
+    assert!(early.is_err(), "it may be in what is accepted");
+    drop(accepting);
+    let handled = room.handle_event(event, &json, Batch::new());
+    handled.await.unwrap();
+    assert_eq!(accept("$two").await, 1);
+    assert_eq!(it.carries(), ["$two"]);
 }

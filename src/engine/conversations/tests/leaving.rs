@@ -1,6 +1,7 @@
 //! Ghosts of people who have gone, and whom nobody invites again.
 
 use super::*;
+use crate::engine::conversations::failures::not_delivered;
 
 #[tokio::test]
 async fn nobody_is_invited_to_what_is_over() {
@@ -257,4 +258,32 @@ async fn a_masked_person_of_a_group_is_announced_by_their_own_ghost() {
     };
     assert_eq!(announced_by(1), sam());
     assert_eq!(announced_by(2), kims_ghost);
+}
+
+#[tokio::test]
+async fn nothing_waits_for_an_origin_that_everybody_has_left() {
+    let mut left = talk();
+    left.origin = None;
+    left.people[0].home = Home::Origin { is_present: false };
+    let mut it = Talk::at(portal(), &left).await;
+    it.keep(&message("$one", NOW));
+    let late = Effect::ForwardEvent {
+        event: owned_event_id!("$one"),
+        sender: 1,
+        target: RoomRole::Origin,
+        is_last: true,
+    };
+    let redacted = Effect::RedactCopy {
+        event: owned_event_id!("$redaction"),
+        of: owned_event_id!("$zero"),
+        sender: 1,
+        target: RoomRole::Origin,
+    };
+    for effect in [late, redacted] {
+        let number = it.put_due(effect);
+        it.carry_out(number).await;
+    }
+    assert_eq!(it.carries(), [""; 0]);
+    let text = not_delivered(&left).to_owned();
+    assert_eq!(it.notices(&portal()), [Notice::NotForwarded { text }]);
 }

@@ -70,9 +70,7 @@ async fn a_deletion_that_waits_in_the_outbox_counts_too() {
         sender: 0,
         target: RoomRole::Portal(1),
     });
-    let mut failing = Failing::new(number);
-    failing.since = Some(it.talk.engine.now());
-    it.talk.actor.room.failing = Some(failing);
+    it.talk.actor.room.failing = Some(Failing::new(number));
     it.talk.carry_out(number).await;
     assert_eq!(it.talk.fake.sent(&portal()), 0);
 }
@@ -84,4 +82,23 @@ async fn nobody_else_can_keep_a_message_back() {
     it.push(&[redaction(&hello, "@eve:hs.test")]).await;
     it.samuel_is_there().await;
     assert_eq!(it.talk.fake.sent(&portal()), 1);
+}
+
+/// It may have been sent before it was written down that it would be.
+#[tokio::test]
+async fn what_waited_when_the_service_crashed_counts_as_sent() {
+    let mut it = TwoPeople::begin(false).await;
+    let talk = &mut it.talk;
+    let is_maybe_sent = async |talk: &mut Talk, number: u64, id: &str| {
+        let arrived = InboxItem::Event(message(id, NOW).to_string());
+        let items = [((origin(), number), arrived)];
+        assert!(talk.actor.room.handle_messages(&items).await.unwrap());
+        let (effect, _) = talk.outbox(&origin()).pop().unwrap();
+        effect <= talk.actor.room.maybe_sent_until
+    };
+    let number = talk.engine.next();
+    assert!(!is_maybe_sent(talk, number, "$new").await);
+    assert!(is_maybe_sent(talk, 0, "$old").await);
+    let number = talk.engine.next();
+    assert!(!is_maybe_sent(talk, number, "$newer").await);
 }

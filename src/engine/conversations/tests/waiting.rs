@@ -1,7 +1,11 @@
 //! What nobody waits for: slow servers, and receipts. What waits, and who is told.
 
 use super::*;
-use crate::{engine::event::RoomEvent, testing::When};
+use crate::{
+    crypto::CryptoError,
+    engine::{conversations::failures::not_delivered, event::RoomEvent},
+    testing::When,
+};
 
 #[tokio::test]
 async fn a_ghost_that_waits_for_a_slow_server_keeps_nobody_waiting() {
@@ -80,17 +84,32 @@ async fn a_sender_is_told_once_that_nobody_can_read_their_message() {
 }
 
 #[tokio::test]
-async fn the_sender_of_a_message_beyond_us_is_told() {
-    let mut it = Talk::begun().await;
-    let carry = forward("$one", RoomRole::Portal(1), true);
-    let number = it.put_due(carry.clone());
-    let error = EngineError::Decrypt(DecryptError::NotUnderstood);
-    let (room, talk) = (&mut it.actor.room, id());
-    room.give_up_conversation(number, &talk, &carry, &error)
-        .await
-        .unwrap();
-    let text = TranslateError::Malformed.notice_text().to_owned();
-    assert_eq!(it.notices(&origin()), [Notice::NotForwarded { text }]);
+async fn the_sender_of_a_message_that_is_given_up_is_told() {
+    let failed = || CryptoError::Busy { user: sam().into() };
+    for (error, text) in [
+        (
+            DecryptError::NotUnderstood,
+            Some(TranslateError::Malformed.notice_text()),
+        ),
+        (DecryptError::SenderUnknown, Some(not_delivered(&talk()))),
+        (failed().into(), Some(not_delivered(&talk()))),
+        // Nobody has written these.
+        (DecryptError::Replayed { first: None }, None),
+        (DecryptError::Malformed("it is damaged"), None),
+    ] {
+        let mut it = Talk::begun().await;
+        let carry = forward("$one", RoomRole::Portal(1), true);
+        let number = it.put_due(carry.clone());
+        let (room, talk) = (&mut it.actor.room, id());
+        let error = EngineError::Decrypt(error);
+        room.give_up_conversation(number, &talk, &carry, &error)
+            .await
+            .unwrap();
+        let told = text.map(|text| Notice::NotForwarded {
+            text: text.to_owned(),
+        });
+        assert_eq!(it.notices(&origin()), told.as_slice(), "{error}");
+    }
 }
 
 #[tokio::test]
