@@ -41,7 +41,7 @@ fn an_invite_into_a_room_that_is_no_chat_is_declined_with_the_reason() {
         asker: alice(),
         admission: Admission::Unfit { reason },
     }));
-    play.after(1_500);
+    play.after(2_000);
     let reason = Some(reason);
     assert_eq!(play.effects, [Effect::Decline { reason }]);
     assert_eq!(*play.phase(), Phase::Declined);
