@@ -107,7 +107,7 @@ fn each_after<T: Table<Key = (OwnedRoomId, u64)>>(
 
 impl WaitingRedactions {
     /// Looks at what has come since the last time. A number is given to an arrival before it is
-    /// written, so one may appear below others that were looked at; but not below `arrived`.
+    /// written, so one may appear below others that were looked at; but no event below `arrived`.
     pub(in crate::engine) fn update(
         &self,
         store: &Store,

@@ -109,7 +109,7 @@ impl Engine {
             .map(|json| RoomEvent::parse(json.get(), None))
             .collect();
         self.expect_keys(&events).await?;
-        // Last, since nobody has those any more that an error lets go.
+        // Last: what is taken and not written is lost.
         let mut dead_letters = body.dead_letters;
         dead_letters.extend(self.homeserver().take_dead_letters());
         let changed;
@@ -194,8 +194,8 @@ impl Engine {
         number < self.durable_until()
     }
 
-    /// Returns the upper bound of the numbers of arrivals that are durable. None is written below
-    /// it any more.
+    /// Returns the upper bound of the numbers of arrivals that are durable. No event is written below
+    /// it from then on.
     pub(in crate::engine) fn durable_until(&self) -> u64 {
         self.0.arrived.load(Ordering::Acquire)
     }

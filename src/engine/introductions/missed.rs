@@ -41,7 +41,7 @@ impl Room {
             }
             let ghost = &introduction.ghost;
             let kind = match self.classify_encrypted(ghost, json.get()).await {
-                // Nobody passes it on any more, whatever it is.
+                // Whatever it is, it is no longer passed on.
                 Err(EngineError::Decrypt(DecryptError::SenderUnknown)) => return Ok(true),
                 kind => kind?,
             };
