@@ -199,7 +199,7 @@ pub(super) fn too_old(age: Duration) -> NoticeText {
     ))
 }
 
-/// Tells an owner that a request needs no answer any more.
+/// Tells an owner that a request no longer needs an answer.
 pub fn request_ended(number: u32, asker: &str) -> NoticeText {
     NoticeText::new(&format!("Request {number} has ended: "))
         .name(asker)

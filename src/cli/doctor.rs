@@ -269,7 +269,7 @@ async fn check_module(
 }
 
 /// Who can say what is in the store.
-enum Source<'a> {
+enum StoreSource<'a> {
     Running(&'a RunningService),
     Opened(Box<Admin>),
     None,
@@ -342,9 +342,9 @@ impl LocalService {
     /// Checks that the data folder was not set back.
     async fn check_data(&self, checker: &Checker<'_>) -> CheckResult {
         let history = match self.source() {
-            Source::Running(running) => running.stamp_history().await,
-            Source::Opened(admin) => admin.stamp_history().map_err(CliError::from),
-            Source::None => Ok(StampHistory::default()),
+            StoreSource::Running(running) => running.stamp_history().await,
+            StoreSource::Opened(admin) => admin.stamp_history().map_err(CliError::from),
+            StoreSource::None => Ok(StampHistory::default()),
         };
         checker.check_data(&history.map_err(problem_of)?).await
     }
@@ -352,25 +352,25 @@ impl LocalService {
     /// Checks that the homeserver has the ghosts, and that nothing is still to be done to any.
     async fn check_ghosts(&self, checker: &Checker<'_>) -> CheckResult {
         let (devices, owed) = match self.source() {
-            Source::Running(running) => (running.devices().await, running.owed_ghosts().await),
-            Source::Opened(admin) => (
+            StoreSource::Running(running) => (running.devices().await, running.owed_ghosts().await),
+            StoreSource::Opened(admin) => (
                 admin.devices().map_err(CliError::from),
                 admin.owed_ghosts().map_err(CliError::from),
             ),
-            Source::None => (Ok(Vec::new()), Ok(Vec::new())),
+            StoreSource::None => (Ok(Vec::new()), Ok(Vec::new())),
         };
         let (devices, owed) = (devices.map_err(problem_of)?, owed.map_err(problem_of)?);
         checker.check_ghosts(&devices, &owed).await
     }
 
     /// Returns who can say what is in the store.
-    fn source(&self) -> Source<'_> {
+    fn source(&self) -> StoreSource<'_> {
         match (&self.observer, &self.server) {
-            (Observer::Running(running), _) => Source::Running(running),
+            (Observer::Running(running), _) => StoreSource::Running(running),
             (Observer::Local(test), Some((service, ..))) => {
-                Source::Opened(Box::new(service.admin(Health::default(), test.clone())))
+                StoreSource::Opened(Box::new(service.admin(Health::default(), test.clone())))
             }
-            (Observer::Local(_), None) => Source::None,
+            (Observer::Local(_), None) => StoreSource::None,
         }
     }
 
