@@ -16,6 +16,7 @@
 //! | give its handle to a new owner | [`Machines::retire`], then provision |
 //! | give it a new device after a restore | [`Machines::rotate_device`] |
 //! | make it again if the homeserver does not have it | [`Machines::restore_on_homeserver`] |
+//! | find those whose keys the homeserver lost | [`Machines::users_with_lost_keys`] |
 //!
 //! # What holds
 //!
@@ -41,6 +42,7 @@ mod keyless;
 mod lenient;
 mod loading;
 mod locks;
+mod lost_keys;
 mod machines;
 mod outgoing_requests;
 mod provision;

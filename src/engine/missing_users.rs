@@ -26,11 +26,20 @@ impl Engine {
         let Some(user) = error.missing_user().map(UserId::to_owned) else {
             return;
         };
-        if !self.is_ours(&user) || !self.may_restore(&user) {
+        if self.is_ours(&user) {
+            self.make_again(&user, &error.to_string()).await;
+        }
+    }
+
+    /// Makes a user again that the homeserver does not have as we do, unless that was tried a moment
+    /// ago. `what` says what the homeserver lacks. What fails is tried again
+    /// ([`Engine::keep_restoring_users`]).
+    pub(in crate::engine) async fn make_again(&self, user: &OwnedUserId, what: &str) {
+        if !self.may_restore(user) {
             return;
         }
-        tracing::error!(%user, %error, "the homeserver does not have one of our users; it is made again");
-        match self.restore_user(&user).await {
+        tracing::error!(%user, %what, "the homeserver does not have one of our users; it is made again");
+        match self.restore_user(user).await {
             Ok(()) => tracing::warn!(%user, "the user is made again"),
             Err(error) => {
                 tracing::error!(%user, %error, "the user could not be made again; it is tried again");

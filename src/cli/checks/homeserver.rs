@@ -19,6 +19,8 @@ use crate::{
 
 /// Maximum number of missing ghosts that are named.
 const GHOSTS_NAMED_MAX: usize = 10;
+/// Maximum number of users whose keys are asked for in one request.
+const USERS_AT_ONCE: usize = 100;
 
 /// Connects to the homeserver.
 pub(super) async fn connect(setup: &Setup) -> Result<Homeserver, Problem> {
@@ -115,8 +117,8 @@ impl Checker<'_> {
         }
     }
 
-    /// Checks that the homeserver has users of ours and their devices, and that none of the ghosts
-    /// `owed` is still to be made or removed.
+    /// Checks that the homeserver has users of ours, their devices and the keys of these, and that
+    /// none of the ghosts `owed` is still to be made or removed.
     pub async fn check_ghosts(
         &self,
         devices: &[(OwnedUserId, OwnedDeviceId)],
@@ -148,6 +150,16 @@ impl Checker<'_> {
                  cannot make",
             ));
         }
+        let keyless = self.without_keys(devices).await?;
+        if !keyless.is_empty() {
+            return Err(Problem::new(
+                format!(
+                    "the homeserver has lost the keys of {}: nobody can write to them",
+                    list_some(&keyless)
+                ),
+                "restart Stonechat: it publishes them again. Its log names those for which it cannot",
+            ));
+        }
         if !owed.is_empty() {
             return Err(Problem::new(
                 format!(
@@ -160,6 +172,30 @@ impl Checker<'_> {
             ));
         }
         Ok(format!("the homeserver has all {} of them", devices.len()))
+    }
+
+    /// Returns the users that are shown without their devices.
+    async fn without_keys(
+        &self,
+        devices: &[(OwnedUserId, OwnedDeviceId)],
+    ) -> Result<Vec<OwnedUserId>, Problem> {
+        let mut keyless = Vec::new();
+        for some in devices.chunks(USERS_AT_ONCE) {
+            let Some((asker, _)) = some.first() else {
+                break;
+            };
+            let users = some.iter().map(|(user, _)| user.clone());
+            let shown = self.homeserver.query_keys(Actor::user(asker), users);
+            let shown = shown.await;
+            let shown =
+                shown.map_err(|error| Problem::from_error(&error, "see the homeserver's log"))?;
+            let lost = some.iter().filter(|(user, device)| {
+                let theirs = shown.device_keys.get(user);
+                !theirs.is_some_and(|theirs| theirs.contains_key(device))
+            });
+            keyless.extend(lost.map(|(user, _)| user.clone()));
+        }
+        Ok(keyless)
     }
 
     /// Checks that the homeserver knows no newer state of the data folder.

@@ -22,6 +22,8 @@ use crate::{
     testing::FakeAppservice,
 };
 
+mod ghosts;
+
 /// The name of a request, and the wrong status and body of its answer.
 type Wrong = (&'static str, u16, Value);
 
@@ -98,6 +100,20 @@ async fn homeserver(fake: Arc<Fake>) -> String {
             put(async |State(fake): Shared| fake.or("device", json!({}))),
         )
         .route("/v3/devices/{id}", delete(async || Json(json!({}))))
+        .route(
+            "/v3/keys/query",
+            post(async |State(fake): Shared, Json(body): Json<Value>| {
+                let asked = body["device_keys"].as_object().into_iter().flatten();
+                let shown = asked.map(|(user, _)| {
+                    let number = user
+                        .trim_start_matches("@_dm_g")
+                        .trim_end_matches(":example.org");
+                    (user.clone(), json!({ format!("STONE{number}"): {} }))
+                });
+                let shown: serde_json::Map<String, Value> = shown.collect();
+                fake.or("keys", json!({ "device_keys": shown }))
+            }),
+        )
         .route(
             "/v1/appservice/{id}/ping",
             post(async |State(fake): Shared, Json(body): Json<Value>| {
@@ -499,49 +515,6 @@ async fn rooms_without_encryption_are_worth_an_advice() {
             .contains("encryption_enabled_by_default_for_room_type"),
         "{problem}"
     );
-}
-
-#[tokio::test]
-async fn ghosts_that_the_homeserver_does_not_have_are_named() {
-    let ghosts: Vec<(OwnedUserId, OwnedDeviceId)> = (0..12)
-        .map(|n| (format!("@_dm_g{n}:example.org"), format!("STONE{n}")))
-        .map(|(user, device)| (user.try_into().unwrap(), device.into()))
-        .collect();
-    let both = Both::new(right()).await;
-    let checker = both.checker().await;
-    let found = checker.check_ghosts(&ghosts, &[]).await.unwrap();
-    assert!(found.contains("all 12"), "{found}");
-    for (status, errcode) in [(400, "M_UNKNOWN_DEVICE"), (403, "M_FORBIDDEN")] {
-        let both = Both::new(wrong("whoami with device", status, code(errcode))).await;
-        let checker = both.checker().await;
-        let problem = checker.check_ghosts(&ghosts, &[]).await.unwrap_err();
-        assert!(problem.wrong.contains("@_dm_g9:example.org and 2 more"));
-        assert!(problem.remedy.contains("restart"), "{problem}");
-    }
-    let both = Both::new(wrong("whoami with device", 502, json!({}))).await;
-    let checker = both.checker().await;
-    let problem = checker.check_ghosts(&ghosts, &[]).await.unwrap_err();
-    assert!(problem.is_temporary, "{problem}");
-    let Observer::Running(running) = &both.running else {
-        panic!("it runs");
-    };
-    assert_eq!(running.devices().await.unwrap(), []);
-}
-
-#[tokio::test]
-async fn ghosts_that_are_still_to_be_made_are_counted() {
-    let ghosts: Vec<OwnedUserId> = (0..12)
-        .map(|n| format!("@_dm_g{n}:example.org").try_into().unwrap())
-        .collect();
-    let both = Both::new(right()).await;
-    let problem = both.checker().await.check_ghosts(&[], &ghosts).await;
-    let problem = problem.unwrap_err();
-    assert!(problem.wrong.contains("and 2 more could not be made"));
-    assert!(problem.wrong.contains("12 in all"), "{problem}");
-    let Observer::Running(running) = &both.running else {
-        panic!("it runs");
-    };
-    assert_eq!(running.owed_ghosts().await.unwrap(), [] as [OwnedUserId; 0]);
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
 use super::*;
+use crate::matrix::Actor;
 use crate::testing::When;
 
 #[tokio::test]
@@ -236,6 +237,33 @@ async fn a_ghost_that_the_homeserver_lost_is_made_again_with_the_same_keys() {
         }
         world.encrypt(&[alice.user()], "back").await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn keys_that_the_homeserver_lost_are_found_and_published_again() {
+    let world = World::with_sam().await;
+    let device = world.device(sam());
+    let users = world.machines.known_users().unwrap();
+    let asker = Actor::user(sam());
+    let lost = world.machines.users_with_lost_keys(asker, &users).await;
+    assert!(lost.unwrap().is_empty());
+    world.fake.with(|server| server.lose_keys(sam().as_str()));
+    let lost = world.machines.users_with_lost_keys(asker, &users).await;
+    assert_eq!(lost.unwrap(), [sam()]);
+
+    let restored = world.machines.restore_on_homeserver(sam(), Some("Sam"));
+    restored.await.unwrap();
+    let lost = world.machines.users_with_lost_keys(asker, &users).await;
+    assert!(lost.unwrap().is_empty());
+    assert_eq!(world.fake.devices(sam()), [device.as_str()]);
+    let alice = Person::new(&world.fake, "@alice:hs.test").await;
+    let event = alice.says(room(), &[sam()], "hello").await;
+    world.deliver(sam()).await;
+    assert_eq!(world.decrypt(&event).await.unwrap(), "hello");
+    // A ghost that is no longer ours needs no keys.
+    world.machines.retire(sam()).await.unwrap();
+    let lost = world.machines.users_with_lost_keys(asker, &users).await;
+    assert!(lost.unwrap().is_empty());
 }
 
 #[tokio::test]

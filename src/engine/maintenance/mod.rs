@@ -1,6 +1,7 @@
 //! What the service does by itself: after a restore, from time to time, and when events may have
 //! been lost.
 
+pub(in crate::engine) mod lost_keys;
 pub(in crate::engine) mod reconciler;
 pub(in crate::engine) mod restore;
 #[cfg(test)]

@@ -65,6 +65,9 @@ impl Engine {
             if let Err(error) = self.reconcile_all(pause).await {
                 tracing::warn!(%error, "reconciling failed; it goes on later");
             }
+            if let Err(error) = self.publish_lost_keys().await {
+                tracing::warn!(%error, "it cannot be found out whether keys got lost; that is tried later");
+            }
             if let Err(error) = self.forget_old_arrivals().await {
                 tracing::error!(%error, "old arrivals cannot be forgotten");
             }

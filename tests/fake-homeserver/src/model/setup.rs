@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{
     device::Device,
-    keys::ALGORITHM,
+    keys::{ALGORITHM, DeviceKeys},
     room::Room,
     server::{Account, Draft, Server},
 };
@@ -52,6 +52,14 @@ impl Server {
     /// Deletes all devices of a user, as an admin may do it.
     pub fn delete_devices(&mut self, user: &str) {
         self.account(user).devices.clear();
+        self.keys_changed(user);
+    }
+
+    /// Loses the keys of all devices of a user; the devices stay.
+    pub fn lose_keys(&mut self, user: &str) {
+        for device in self.account(user).devices.values_mut() {
+            device.keys = DeviceKeys::default();
+        }
         self.keys_changed(user);
     }
 

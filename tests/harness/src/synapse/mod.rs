@@ -244,6 +244,23 @@ impl Synapse {
         Ok(serde_json::from_slice(&said.stdout)?)
     }
 
+    /// Changes its database while it does not run, as an admin with SQL does. `values` are those for
+    /// the question marks.
+    pub async fn change_database(&self, sql: &str, values: &[&str]) -> Result<()> {
+        let changed = Command::new(self.venv.python())
+            .args(["-c", include_str!("change.py")])
+            .arg(self.database())
+            .arg(sql)
+            .args(values)
+            .kill_on_drop(true)
+            .output()
+            .await?;
+        if !changed.status.success() {
+            bail!("{sql}: {}", String::from_utf8_lossy(&changed.stderr));
+        }
+        Ok(())
+    }
+
     /// Its log.
     pub fn log(&self) -> PathBuf {
         self.folder.path().join("homeserver.log")

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
-use harness::{PATIENCE, Person, checks};
+use harness::{PATIENCE, Person, PersonOptions, ServiceOptions, World, WorldOptions, checks};
 use ruma::UserId;
 use serde_json::Value;
 
@@ -148,4 +148,55 @@ async fn what_a_homeserver_lost_that_was_set_back_is_made_again() -> Result<()> 
     let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
     ensure!(doctor.status.success(), "{said}");
     checks::nothing_to_warn_of(&[&carol]).await
+}
+
+/// An administrator deletes a device of a user.
+async fn deletes_device(world: &World, user: &UserId, device: &str) -> Result<()> {
+    let token = world.synapse.register_admin("admin").await?;
+    let path = format!("_synapse/admin/v2/users/{user}/devices/{device}");
+    reqwest::Client::new()
+        .delete(format!("{}{path}", world.synapse.url()))
+        .bearer_auth(token)
+        .send()
+        .await?
+        .error_for_status()?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_ghost_whose_device_or_keys_were_deleted_is_whole_again() -> Result<()> {
+    let options = WorldOptions {
+        service: ServiceOptions::default().set("reconcile.interval", "1s"),
+        ..WorldOptions::default()
+    };
+    let mut story = Story::begins_with(options, PersonOptions::default()).await?;
+    let ghost = story.ghost.clone();
+    let devices = story.alice.devices_of(&ghost).await?;
+    let identity_then = identity(&story.alice, &ghost).await?;
+    let (device, _) = devices.first_key_value().context("it has no device")?;
+    deletes_device(&story.world, &ghost, device).await?;
+    shown_with(&story.alice, &ghost, &devices).await?;
+
+    story.world.service.stop().await?;
+    story.world.synapse.stop().await?;
+    let lose = "DELETE FROM e2e_device_keys_json WHERE user_id = ?";
+    let synapse = &mut story.world.synapse;
+    synapse.change_database(lose, &[ghost.as_str()]).await?;
+    synapse.start().await?;
+    ensure!(story.alice.devices_of(&ghost).await?.is_empty());
+    let doctor = story.world.service.command_line(&["doctor"]).await?;
+    let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    let named = format!("lost the keys of {ghost}");
+    ensure!(!doctor.status.success() && said.contains(&named), "{said}");
+    story.world.service.start().await?;
+    shown_with(&story.alice, &ghost, &devices).await?;
+    ensure!(identity(&story.alice, &ghost).await? == identity_then);
+
+    let chat = story.alice_writes(LINE).await?;
+    let sams = story.sam_comes(&chat).await?;
+    story.ends_well(&chat, &sams).await?;
+    let doctor = story.world.service.command_line(&["doctor"]).await?;
+    let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    ensure!(doctor.status.success(), "{said}");
+    checks::nothing_to_warn_of(&[&story.alice, &story.sam]).await
 }

@@ -1,0 +1,27 @@
+//! Publishes the keys of our users again when the homeserver has lost them.
+
+use crate::engine::{Engine, EngineError};
+
+/// Maximum number of users that are asked about in one request.
+const ASKED_AT_ONCE: usize = 100;
+
+impl Engine {
+    /// Looks for users of ours whose keys the homeserver has lost, and publishes them again. For a
+    /// user that cannot be made again now, it is tried again until it succeeds.
+    pub(in crate::engine) async fn publish_lost_keys(&self) -> Result<(), EngineError> {
+        let Some(bot) = self.find_user(&self.settings().bot)? else {
+            return Ok(());
+        };
+        let users = self.machines().known_users()?;
+        for some in users.chunks(ASKED_AT_ONCE) {
+            if self.stopping() {
+                return Ok(());
+            }
+            let lost = self.machines().users_with_lost_keys(bot.actor(), some);
+            for user in lost.await? {
+                self.make_again(&user, "it is shown without its keys").await;
+            }
+        }
+        Ok(())
+    }
+}
