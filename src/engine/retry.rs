@@ -52,6 +52,9 @@ const MEDIA: Duration = Duration::from_secs(60);
 const HICCUP: Duration = Duration::from_secs(5);
 /// How long the server of a message's sender is asked for their devices.
 const SENDER: Duration = Duration::from_secs(15);
+/// How long a key is waited for that will hardly come. One that comes at all is often a moment later
+/// than its message.
+const HARDLY_EXPECTED: Duration = Duration::from_secs(2);
 /// How long a ghost tries to join. Only the asker knows of it yet.
 const JOIN: Duration = Duration::from_secs(2 * 60);
 /// How long a ghost tries to join the successor of a room. Clients invite at once.
@@ -158,6 +161,9 @@ impl Retry {
             Effect::ForwardEvent { .. } => match error {
                 EngineError::KeyOnItsWay | EngineError::TargetOnItsWay => {
                     Self::For(settings.wait_for_key)
+                }
+                EngineError::KeyHardlyExpected => {
+                    Self::For(HARDLY_EXPECTED.min(settings.wait_for_key))
                 }
                 // A server may be slow for a moment, but a sender whose server is silent must not
                 // hold up other people's messages.
@@ -296,9 +302,10 @@ impl Room {
         self.failures = self.failures.saturating_add(1);
         let doubled = FIRST_PAUSE.saturating_mul(1 << self.failures.min(10).saturating_sub(1));
         let longest = match error {
-            EngineError::KeyOnItsWay | EngineError::TargetOnItsWay | EngineError::NotThereYet => {
-                KEY_PAUSE
-            }
+            EngineError::KeyOnItsWay
+            | EngineError::KeyHardlyExpected
+            | EngineError::TargetOnItsWay
+            | EngineError::NotThereYet => KEY_PAUSE,
             _ => LONGEST_PAUSE,
         };
         error

@@ -210,10 +210,9 @@ async fn words_are_not_lost_when_the_homeserver_fails_for_a_minute() {
     }
 }
 
-#[tokio::test]
-async fn readers_without_a_device_are_waited_for_although_they_are_refused() {
-    let (mut actor, _, clock) = actor().await;
-    let carry = QueuedEffect::Conversation {
+/// The forwarding of an event of a conversation.
+fn forward() -> QueuedEffect {
+    QueuedEffect::Conversation {
         conversation: ConversationId::new("c"),
         effect: conversation::Effect::ForwardEvent {
             event: "$event".try_into().unwrap(),
@@ -221,7 +220,13 @@ async fn readers_without_a_device_are_waited_for_although_they_are_refused() {
             target: conversation::RoomRole::Origin,
             is_last: true,
         },
-    };
+    }
+}
+
+#[tokio::test]
+async fn readers_without_a_device_are_waited_for_although_they_are_refused() {
+    let (mut actor, _, clock) = actor().await;
+    let carry = forward();
     let users = vec!["@alice:hs.test".try_into().unwrap()];
     let no_device = EngineError::Encrypt(EncryptError::NoSignedDevice { users });
     assert!(actor.retries_effect(1, &carry, &no_device));
@@ -239,16 +244,19 @@ async fn readers_without_a_device_are_waited_for_although_they_are_refused() {
 }
 
 #[tokio::test]
+async fn a_key_that_will_hardly_come_is_waited_for_a_moment() {
+    let (mut actor, _, clock) = actor().await;
+    let no_key = EngineError::KeyHardlyExpected;
+    assert!(actor.retries_effect(1, &forward(), &no_key));
+    clock.advance(Duration::from_secs(2));
+    assert!(actor.retries_effect(1, &forward(), &no_key));
+    clock.advance(Duration::from_millis(1));
+    assert!(!actor.retries_effect(1, &forward(), &no_key));
+}
+
+#[tokio::test]
 async fn each_kind_of_failure_has_a_time_of_its_own() {
-    let forward = QueuedEffect::Conversation {
-        conversation: ConversationId::new("c"),
-        effect: conversation::Effect::ForwardEvent {
-            event: "$event".try_into().unwrap(),
-            sender: 0,
-            target: conversation::RoomRole::Origin,
-            is_last: true,
-        },
-    };
+    let forward = forward();
     let users = || vec!["@samuel:hs.test".try_into().unwrap()];
     let no_device = || EngineError::Encrypt(EncryptError::NoSignedDevice { users: users() });
     let no_key = || EngineError::KeyOnItsWay;
