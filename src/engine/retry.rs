@@ -2,10 +2,11 @@
 //!
 //! An item of a room is an inbox item or an effect. It is retried while its error says that it may
 //! succeed later ([`Fate`]), for as long as [`Retry`] allows. Time runs from its first failure that
-//! had an answer, for each time limit on its own, and starts again whenever the homeserver was away.
-//! While a proxy answers that no homeserver is behind it, every item is tried for [`OUTAGE`]: nobody
-//! is told something false because the homeserver restarts. Nothing in the same room overtakes an
-//! item that is retried; other rooms go on. An item that cannot succeed is given up:
+//! had an answer, for each time limit on its own (`failing`), and starts again whenever the
+//! homeserver was away. While a proxy answers that no homeserver is behind it, every item is tried
+//! for [`OUTAGE`]: nobody is told something false because the homeserver restarts. Nothing in the
+//! same room overtakes an item that is retried; other rooms go on. An item that cannot succeed is
+//! given up:
 //!
 //! | given up | who is told |
 //! |---|---|
@@ -23,10 +24,8 @@ use crate::{
     conversation,
     crypto::DecryptError,
     engine::{
-        ConversationSettings, EngineError,
-        control_room::ControlEffect,
-        records::QueuedEffect,
-        room::{Failing, Room},
+        ConversationSettings, EngineError, control_room::ControlEffect, failing::Failing,
+        records::QueuedEffect, room::Room,
     },
     introduction::{self, Rules},
     matrix::{Fate, MatrixError},
@@ -283,15 +282,11 @@ impl Room {
             failing = Failing::new(number);
             true
         } else if error.is_outage() {
-            failing.since.clear();
+            failing.clear();
             let since = *failing.outage_since.get_or_insert(now);
             now.since(since) <= longest.max(OUTAGE)
         } else {
-            let since = failing.since(longest).unwrap_or_else(|| {
-                failing.since.push((longest, now));
-                now
-            });
-            now.since(since) <= longest
+            now.since(failing.note(longest, LONGEST_PAUSE, now)) <= longest
         };
         self.failing = Some(failing);
         in_time

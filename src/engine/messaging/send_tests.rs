@@ -272,6 +272,14 @@ async fn each_kind_of_failure_has_a_time_of_its_own() {
     clock.advance(minute);
     assert!(!actor.retries_effect(1, &forward, &failing()));
 
+    // A hiccup before Samuel is waited for, and another one hours later.
+    assert!(actor.retries_effect(3, &forward, &failing()));
+    for _ in 0..180 {
+        clock.advance(minute);
+        assert!(actor.retries_effect(3, &forward, &no_device()));
+    }
+    assert!(actor.retries_effect(3, &forward, &failing()));
+
     // The key of a message turns out to be missing once the homeserver is well again.
     assert!(actor.retries_effect(2, &forward, &failing()));
     clock.advance(2 * minute);
