@@ -80,7 +80,7 @@ impl EngineError {
             | Self::KeyHardlyExpected
             | Self::TargetOnItsWay
             | Self::NotThereYet
-            | Self::Decrypt(DecryptError::SenderUnknown) => Fate::Failing,
+            | Self::Decrypt(DecryptError::SenderUnknown { .. }) => Fate::Failing,
             Self::Decrypt(_)
             | Self::Directory(_)
             | Self::Refused(_)

@@ -49,7 +49,8 @@ const NEEDED: Duration = Duration::from_secs(10 * 60);
 const MEDIA: Duration = Duration::from_secs(60);
 /// How long an owner's invite is tried while our own homeserver fails.
 const HICCUP: Duration = Duration::from_secs(5);
-/// How long the server of a message's sender is asked for their devices.
+/// How long the server of a message's sender is asked for their devices, unless it was asked in vain
+/// a short while ago.
 const SENDER: Duration = Duration::from_secs(15);
 /// How long a key is waited for that will hardly come. One that comes at all is often a moment later
 /// than its message.
@@ -166,7 +167,7 @@ impl Retry {
                 }
                 // A server may be slow for a moment, but a sender whose server is silent must not
                 // hold up other people's messages.
-                EngineError::Decrypt(DecryptError::SenderUnknown) => Self::For(SENDER),
+                EngineError::Decrypt(DecryptError::SenderUnknown { .. }) => Self::For(SENDER),
                 // A person without a signed device is waited for, as in an introduction.
                 EngineError::Encrypt(error) if error.is_about_readers() => {
                     Self::DespiteRefusalFor(rules.wait_for_owner)
@@ -230,12 +231,31 @@ impl Room {
         what: &QueuedEffect,
         error: &EngineError,
     ) -> bool {
-        self.retries(number, self.retry_of(what, error), error)
+        let retry = self.retry_of(what, error);
+        let retries = self.retries(number, retry, error);
+        if !retries
+            && retry == Retry::For(SENDER)
+            && let EngineError::Decrypt(DecryptError::SenderUnknown { server }) = error
+        {
+            let silent = &self.engine.0.silent_servers;
+            silent.note(server, self.engine.now());
+        }
+        retries
     }
 
     fn retry_of(&self, what: &QueuedEffect, error: &EngineError) -> Retry {
         let settings = self.engine.settings();
-        Retry::of(what, error, &settings.conversations, &settings.rules)
+        let retry = Retry::of(what, error, &settings.conversations, &settings.rules);
+        let silent = &self.engine.0.silent_servers;
+        match error {
+            // Otherwise each message of a person there would hold up those of everybody else.
+            EngineError::Decrypt(DecryptError::SenderUnknown { server })
+                if retry == Retry::For(SENDER) && silent.contains(server, self.engine.now()) =>
+            {
+                Retry::Never
+            }
+            _ => retry,
+        }
     }
 
     /// Returns since when the current effect fails with errors like this one.

@@ -234,13 +234,28 @@ async fn readers_without_a_device_are_waited_for_although_they_are_refused() {
     assert!(actor.retries_effect(1, &carry, &no_device));
     clock.advance(Duration::from_secs(1));
     assert!(!actor.retries_effect(1, &carry, &no_device));
-    // A sender whose server is silent holds up the others for a moment only.
-    let silent = EngineError::Decrypt(DecryptError::SenderUnknown);
-    assert!(actor.retries_effect(2, &carry, &silent));
-    clock.advance(Duration::from_secs(15));
-    assert!(actor.retries_effect(2, &carry, &silent));
-    clock.advance(Duration::from_secs(1));
-    assert!(!actor.retries_effect(2, &carry, &silent));
+}
+
+#[tokio::test]
+async fn a_sender_whose_server_is_silent_holds_up_the_others_once_in_ten_minutes() {
+    let (mut actor, _, clock) = actor().await;
+    let second = Duration::from_secs(1);
+    let forward = forward();
+    let silent = |server: &str| {
+        let server = server.try_into().unwrap();
+        EngineError::Decrypt(DecryptError::SenderUnknown { server })
+    };
+    assert!(actor.retries_effect(2, &forward, &silent("a.test")));
+    clock.advance(15 * second);
+    assert!(actor.retries_effect(2, &forward, &silent("a.test")));
+    clock.advance(second);
+    assert!(!actor.retries_effect(2, &forward, &silent("a.test")));
+    assert!(!actor.retries_effect(3, &forward, &silent("a.test")));
+    assert!(actor.retries_effect(4, &forward, &silent("b.test")));
+    clock.advance(599 * second);
+    assert!(!actor.retries_effect(5, &forward, &silent("a.test")));
+    clock.advance(second);
+    assert!(actor.retries_effect(6, &forward, &silent("a.test")));
 }
 
 #[tokio::test]

@@ -91,7 +91,12 @@ async fn the_sender_of_a_message_that_is_given_up_is_told() {
             DecryptError::NotUnderstood,
             Some(TranslateError::Malformed.notice_text()),
         ),
-        (DecryptError::SenderUnknown, Some(not_delivered(&talk()))),
+        (
+            DecryptError::SenderUnknown {
+                server: "silent.test".try_into().unwrap(),
+            },
+            Some(not_delivered(&talk())),
+        ),
         (failed().into(), Some(not_delivered(&talk()))),
         // Nobody has written these.
         (DecryptError::Replayed { first: None }, None),
@@ -263,6 +268,27 @@ async fn somebody_whose_keys_always_get_lost_holds_up_others_a_moment_only() {
     assert!(waits(&it, "@bob:hs.test"));
     it.clock.advance(Duration::from_secs(10 * 60));
     assert!(waits(&it, &sender));
+}
+
+#[tokio::test]
+async fn a_silent_server_holds_up_a_room_once_in_ten_minutes() {
+    let (mut it, _) = with_alice().await;
+    let alice = Person::new(&it.fake, "@alice:silent.test").await;
+    it.fake.set_unreachable("silent.test", true);
+    let (first, over) = it.hears(&alice, "one").await;
+    assert!(!over, "it waits");
+    it.clock.advance(Duration::from_secs(16));
+    assert!(it.try_again(first).await, "it is given up");
+    assert_eq!(it.notices(&origin()).len(), 1);
+    assert!(it.hears(&alice, "two").await.1, "nobody waits for it");
+    assert_eq!(it.notices(&origin()).len(), 2);
+    it.clock.advance(Duration::from_secs(10 * 60));
+    let (third, over) = it.hears(&alice, "three").await;
+    assert!(!over, "it waits again");
+    it.fake.set_unreachable("silent.test", false);
+    assert!(it.try_again(third).await);
+    assert_eq!(it.fake.sent(&portal()), 1);
+    assert_eq!(it.notices(&origin()).len(), 2);
 }
 
 #[tokio::test]
