@@ -126,7 +126,8 @@ impl Machines {
                     .update_device_lists(&ghost, sender, DEVICE_LIST_AGE_MAX)
                     .await?;
                 if unanswered.contains(&envelope.sender) {
-                    return Err(DecryptError::SenderUnknown);
+                    let server = envelope.sender.server_name().to_owned();
+                    return Err(DecryptError::SenderUnknown { server });
                 }
                 if ghost.slot.device_lists.is_crowded(&envelope.sender) {
                     return Err(DecryptError::Untrusted(Distrust::TooManyDevices));

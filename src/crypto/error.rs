@@ -1,7 +1,7 @@
 //! The errors of keys, and what they mean for the caller.
 
 use matrix_sdk_crypto::{CryptoStoreError, OlmError};
-use ruma::{OwnedEventId, OwnedUserId};
+use ruma::{OwnedEventId, OwnedServerName, OwnedUserId};
 
 use super::store::GhostStoreError;
 use crate::{
@@ -134,8 +134,11 @@ pub enum DecryptError {
         session_id: String,
     },
     /// The sender's server did not return their devices.
-    #[error("the sender's server did not answer")]
-    SenderUnknown,
+    #[error("the sender's server did not answer: {server}")]
+    SenderUnknown {
+        /// The server.
+        server: OwnedServerName,
+    },
     /// The sender has not signed the device, even after a new query.
     #[error("the message does not come from a device that its sender has signed: {0}")]
     Untrusted(Distrust),

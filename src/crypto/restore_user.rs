@@ -32,12 +32,14 @@ impl Machines {
         let slot = self.slot(user);
         let _one_at_a_time = lock_provisioning(&slot).await;
         let record = self.record(user)?;
-        let Some(record) = record.filter(|record| record.step == Step::Ready) else {
+        let Some(mut record) = record.filter(|record| record.step == Step::Ready) else {
             return Ok(());
         };
         // Once the homeserver has the user and the device again, none of its answers shows that
-        // keys are missing.
+        // keys are missing. Written in the record that is held as well, since a keyless ghost
+        // commits that one again before all of its keys are published.
         self.set_being_restored(user, true)?;
+        record.being_restored = true;
         self.0.store.flush().await?;
         // Does nothing if the user is there.
         self.0.hs.register(user.localpart()).await?;

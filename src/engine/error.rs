@@ -42,6 +42,9 @@ pub enum EngineError {
     /// The key of a message that is to be forwarded has not come yet.
     #[error("the key of a message has not come yet")]
     KeyOnItsWay,
+    /// The key of a message has not come, and its sender's keys got lost again and again.
+    #[error("the key of a message has not come, like others of its sender")]
+    KeyHardlyExpected,
     /// The message that this one refers to is being forwarded at this moment.
     #[error("what a message refers to is still being forwarded")]
     TargetOnItsWay,
@@ -74,9 +77,10 @@ impl EngineError {
             }
             Self::Stopping => Fate::Away,
             Self::KeyOnItsWay
+            | Self::KeyHardlyExpected
             | Self::TargetOnItsWay
             | Self::NotThereYet
-            | Self::Decrypt(DecryptError::SenderUnknown) => Fate::Failing,
+            | Self::Decrypt(DecryptError::SenderUnknown { .. }) => Fate::Failing,
             Self::Decrypt(_)
             | Self::Directory(_)
             | Self::Refused(_)
@@ -145,7 +149,7 @@ impl EngineError {
             {
                 Refusal::TooLarge
             }
-            Self::KeyOnItsWay => Refusal::Unreadable,
+            Self::KeyOnItsWay | Self::KeyHardlyExpected => Refusal::Unreadable,
             Self::Encrypt(EncryptError::NoSignedDevice { users }) => {
                 Refusal::NoSignedDevice(users.clone())
             }

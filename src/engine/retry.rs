@@ -2,10 +2,11 @@
 //!
 //! An item of a room is an inbox item or an effect. It is retried while its error says that it may
 //! succeed later ([`Fate`]), for as long as [`Retry`] allows. Time runs from its first failure that
-//! had an answer, for each time limit on its own, and starts again whenever the homeserver was away.
-//! While a proxy answers that no homeserver is behind it, every item is tried for [`OUTAGE`]: nobody
-//! is told something false because the homeserver restarts. Nothing in the same room overtakes an
-//! item that is retried; other rooms go on. An item that cannot succeed is given up:
+//! had an answer, for each time limit on its own (`failing`), and starts again whenever the
+//! homeserver was away. While a proxy answers that no homeserver is behind it, every item is tried
+//! for [`OUTAGE`]: nobody is told something false because the homeserver restarts. Nothing in the
+//! same room overtakes an item that is retried; other rooms go on. An item that cannot succeed is
+//! given up:
 //!
 //! | given up | who is told |
 //! |---|---|
@@ -23,10 +24,8 @@ use crate::{
     conversation,
     crypto::DecryptError,
     engine::{
-        ConversationSettings, EngineError,
-        control_room::ControlEffect,
-        records::QueuedEffect,
-        room::{Failing, Room},
+        ConversationSettings, EngineError, control_room::ControlEffect, failing::Failing,
+        records::QueuedEffect, room::Room,
     },
     introduction::{self, Rules},
     matrix::{Fate, MatrixError},
@@ -50,8 +49,12 @@ const NEEDED: Duration = Duration::from_secs(10 * 60);
 const MEDIA: Duration = Duration::from_secs(60);
 /// How long an owner's invite is tried while our own homeserver fails.
 const HICCUP: Duration = Duration::from_secs(5);
-/// How long the server of a message's sender is asked for their devices.
+/// How long the server of a message's sender is asked for their devices, unless it was asked in vain
+/// a short while ago.
 const SENDER: Duration = Duration::from_secs(15);
+/// How long a key is waited for that will hardly come. One that comes at all is often a moment later
+/// than its message.
+const HARDLY_EXPECTED: Duration = Duration::from_secs(2);
 /// How long a ghost tries to join. Only the asker knows of it yet.
 const JOIN: Duration = Duration::from_secs(2 * 60);
 /// How long a ghost tries to join the successor of a room. Clients invite at once.
@@ -159,9 +162,12 @@ impl Retry {
                 EngineError::KeyOnItsWay | EngineError::TargetOnItsWay => {
                     Self::For(settings.wait_for_key)
                 }
+                EngineError::KeyHardlyExpected => {
+                    Self::For(HARDLY_EXPECTED.min(settings.wait_for_key))
+                }
                 // A server may be slow for a moment, but a sender whose server is silent must not
                 // hold up other people's messages.
-                EngineError::Decrypt(DecryptError::SenderUnknown) => Self::For(SENDER),
+                EngineError::Decrypt(DecryptError::SenderUnknown { .. }) => Self::For(SENDER),
                 // A person without a signed device is waited for, as in an introduction.
                 EngineError::Encrypt(error) if error.is_about_readers() => {
                     Self::DespiteRefusalFor(rules.wait_for_owner)
@@ -225,12 +231,31 @@ impl Room {
         what: &QueuedEffect,
         error: &EngineError,
     ) -> bool {
-        self.retries(number, self.retry_of(what, error), error)
+        let retry = self.retry_of(what, error);
+        let retries = self.retries(number, retry, error);
+        if !retries
+            && retry == Retry::For(SENDER)
+            && let EngineError::Decrypt(DecryptError::SenderUnknown { server }) = error
+        {
+            let silent = &self.engine.0.silent_servers;
+            silent.note(server, self.engine.now());
+        }
+        retries
     }
 
     fn retry_of(&self, what: &QueuedEffect, error: &EngineError) -> Retry {
         let settings = self.engine.settings();
-        Retry::of(what, error, &settings.conversations, &settings.rules)
+        let retry = Retry::of(what, error, &settings.conversations, &settings.rules);
+        let silent = &self.engine.0.silent_servers;
+        match error {
+            // Otherwise each message of a person there would hold up those of everybody else.
+            EngineError::Decrypt(DecryptError::SenderUnknown { server })
+                if retry == Retry::For(SENDER) && silent.contains(server, self.engine.now()) =>
+            {
+                Retry::Never
+            }
+            _ => retry,
+        }
     }
 
     /// Returns since when the current effect fails with errors like this one.
@@ -277,15 +302,11 @@ impl Room {
             failing = Failing::new(number);
             true
         } else if error.is_outage() {
-            failing.since.clear();
+            failing.clear();
             let since = *failing.outage_since.get_or_insert(now);
             now.since(since) <= longest.max(OUTAGE)
         } else {
-            let since = failing.since(longest).unwrap_or_else(|| {
-                failing.since.push((longest, now));
-                now
-            });
-            now.since(since) <= longest
+            now.since(failing.note(longest, LONGEST_PAUSE, now)) <= longest
         };
         self.failing = Some(failing);
         in_time
@@ -296,9 +317,10 @@ impl Room {
         self.failures = self.failures.saturating_add(1);
         let doubled = FIRST_PAUSE.saturating_mul(1 << self.failures.min(10).saturating_sub(1));
         let longest = match error {
-            EngineError::KeyOnItsWay | EngineError::TargetOnItsWay | EngineError::NotThereYet => {
-                KEY_PAUSE
-            }
+            EngineError::KeyOnItsWay
+            | EngineError::KeyHardlyExpected
+            | EngineError::TargetOnItsWay
+            | EngineError::NotThereYet => KEY_PAUSE,
             _ => LONGEST_PAUSE,
         };
         error

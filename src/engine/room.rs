@@ -4,7 +4,6 @@ use std::{
     collections::HashMap,
     ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId};
@@ -16,6 +15,7 @@ use crate::{
     engine::{
         Engine, EngineError,
         control_room::ControlPhase,
+        failing::Failing,
         places::Place,
         records::{
             ActiveRoomsByGhost, Conversations, InboxItem, Outbox, OutboxItem, QueuedEffect,
@@ -36,35 +36,6 @@ pub(super) struct ReplayableEffects {
     /// The conversation that they were decided on. If it changes before they are carried out, a
     /// crash could have them decided on the changed one.
     pub based_on: Option<Arc<Conversation>>,
-}
-
-/// Since when an item fails.
-#[derive(Debug)]
-pub(super) struct Failing {
-    /// The number of the item.
-    pub number: u64,
-    /// Since when the homeserver has answered that it fails, unless an outage came after that: for
-    /// each time limit on its own, of which an item meets a handful. If an error used up the time
-    /// of another, a short wait after a long one would have none left.
-    pub since: Vec<(Duration, Timestamp)>,
-    /// When a proxy answered for the first time that no homeserver is behind it.
-    pub outage_since: Option<Timestamp>,
-}
-
-impl Failing {
-    pub(super) fn new(number: u64) -> Self {
-        Self {
-            number,
-            since: Vec::new(),
-            outage_since: None,
-        }
-    }
-
-    /// Returns since when the item fails with errors that have this time limit.
-    pub(super) fn since(&self, limit: Duration) -> Option<Timestamp> {
-        let mut all = self.since.iter();
-        all.find(|(of, _)| *of == limit).map(|(_, at)| *at)
-    }
 }
 
 /// A room: its record, and the state of the work in it. Only its actor has one.

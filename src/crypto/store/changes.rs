@@ -3,33 +3,24 @@
 use std::{collections::BTreeMap, sync::PoisonError};
 
 use matrix_sdk_crypto::{
-    olm::{InboundGroupSession, PickledSession, SenderDataType, Session},
+    olm::{InboundGroupSession, PickledSession, Session},
     store::types::{Changes, PendingChanges},
     vodozemac::megolm::SessionOrdering,
 };
 use ruma::UserId;
-use serde::{Deserialize, Serialize};
 
 use super::{
     GhostStoreError, deferred_sessions,
     ghost::StoredGhost,
     olm_hashes,
     record::{
-        ACCOUNT, BACKED_UP, BACKUP_KEY, BACKUP_VERSION, BUNDLE, BY_DEVICE, CUSTOM, DEHYDRATED,
-        DEVICE, DOWNLOADED, IDENTITY, INBOUND, NEXT_BATCH, OLM, PENDING_BUNDLE, PRIVATE_IDENTITY,
-        REQUEST, REQUEST_BY_INFO, ROOM_SETTINGS, SECRET, TRACKED, WITHHELD, decode, encode,
-        encode_json,
+        ACCOUNT, BACKUP_KEY, BACKUP_VERSION, BUNDLE, CUSTOM, DEHYDRATED, DEVICE, DOWNLOADED,
+        IDENTITY, NEXT_BATCH, OLM, PENDING_BUNDLE, PRIVATE_IDENTITY, REQUEST, REQUEST_BY_INFO,
+        ROOM_SETTINGS, SECRET, TRACKED, WITHHELD, decode, encode, encode_json,
     },
     room_key_filter::filter_room_keys,
     sealed_records::Writes,
 };
-
-/// An inbound group session made by a device, and how far its sender is known.
-#[derive(Serialize, Deserialize)]
-pub(super) struct ByDevice {
-    pub(super) session: Vec<u8>,
-    pub(super) sender_data: SenderDataType,
-}
 
 /// Maximum number of Olm sessions kept with one device. A client has one, or a second if it lost
 /// its store or both sides began at the same time.
@@ -141,9 +132,8 @@ impl StoredGhost {
         writes: &mut Writes,
     ) -> Result<(), GhostStoreError> {
         self.olm_sessions(&changes.sessions, writes).await?;
-        for session in &changes.inbound_group_sessions {
-            self.inbound(session, writes).await?;
-        }
+        self.inbound_sessions(&changes.inbound_group_sessions, writes)
+            .await?;
         self.outbound_sessions
             .invalidate(&self.records.keys, changes, writes);
         if let Some(identity) = &changes.private_identity {
@@ -206,52 +196,6 @@ impl StoredGhost {
             }
         }
         Ok(())
-    }
-
-    pub(super) async fn inbound(
-        &self,
-        session: &InboundGroupSession,
-        writes: &mut Writes,
-    ) -> Result<(), GhostStoreError> {
-        let id = session.session_id().as_bytes();
-        let key = self
-            .records
-            .keys
-            .of(INBOUND, &[session.room_id().as_bytes(), id]);
-        let sender = session.sender_key().to_base64();
-        let index = ByDevice {
-            session: key.clone(),
-            sender_data: session.sender_data_type(),
-        };
-        writes.put(
-            BY_DEVICE,
-            self.records.keys.of(BY_DEVICE, &[sender.as_bytes(), id]),
-            encode(BY_DEVICE, &index)?,
-        );
-        writes.put(INBOUND, key, encode(INBOUND, &session.pickle().await)?);
-        Ok(())
-    }
-
-    /// Saves group sessions, and the backup version that they are in.
-    pub(super) async fn save_inbound(
-        &self,
-        sessions: &[InboundGroupSession],
-        version: Option<&str>,
-    ) -> Result<(), GhostStoreError> {
-        let _one = self.saving.lock().await;
-        let mut writes = Writes::default();
-        for session in sessions {
-            self.inbound(session, &mut writes).await?;
-            if let Some(version) = version {
-                let parts = [
-                    session.room_id().as_bytes(),
-                    session.session_id().as_bytes(),
-                ];
-                let version = encode(BACKED_UP, &version)?;
-                writes.put(BACKED_UP, self.records.keys.of(BACKED_UP, &parts), version);
-            }
-        }
-        self.records.write(writes)
     }
 
     fn people(&self, changes: &Changes, writes: &mut Writes) -> Result<(), GhostStoreError> {

@@ -31,10 +31,9 @@ use ruma::{
 use zeroize::Zeroizing;
 
 use super::{
-    GhostStore, GhostStoreError,
-    changes::ByDevice,
-    deferred_sessions,
+    GhostStore, GhostStoreError, deferred_sessions,
     ghost::StoredGhost,
+    inbound_sessions::ByDevice,
     olm_hashes,
     record::{
         BACKED_UP, BACKUP_KEY, BACKUP_VERSION, BUNDLE, BY_DEVICE, CUSTOM, DEHYDRATED, DEVICE,

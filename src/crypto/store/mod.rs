@@ -23,6 +23,7 @@ mod ghost;
 mod ghost_store;
 mod ghost_stores;
 mod inbound_cache;
+mod inbound_sessions;
 mod key_ring;
 mod key_rotation;
 mod olm_hashes;

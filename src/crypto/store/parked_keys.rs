@@ -143,19 +143,24 @@ impl GhostStore {
         }
         let _one = ghost.saving.lock().await;
         let mut writes = Writes::default();
+        let mut admitted: Vec<ParkedKey> = Vec::new();
         for (key, plain) in ghost.records.list(PARKED, &of_room)? {
-            let parked: ParkedKey = decode(PARKED, &plain)?;
             writes.delete(key);
-            if parked.is_expired(now) {
-                continue;
-            }
+            admitted.push(decode(PARKED, &plain)?);
+        }
+        admitted.retain(|parked| !parked.is_expired(now));
+        // The newest of a device are kept.
+        admitted.sort_by_key(|parked| parked.at);
+        let mut sessions = Vec::with_capacity(admitted.len());
+        for parked in admitted {
             let session = InboundGroupSession::from_pickle(parked.session)
                 .map_err(|error| broken(PARKED, &error))?;
             let parts = [room.as_bytes(), session.session_id().as_bytes()];
             if !ghost.records.has(&ghost.records.keys.of(INBOUND, &parts))? {
-                ghost.inbound(&session, &mut writes).await?;
+                sessions.push(session);
             }
         }
+        ghost.inbound_sessions(&sessions, &mut writes).await?;
         ghost.records.write(writes)
     }
 

@@ -56,7 +56,8 @@ pub(super) const OLM: Kind = secret(b'S', "olm session");
 pub(super) const INBOUND: Kind = secret(b'I', "inbound group session");
 /// Room, session id. A key that came before its room was expected.
 pub(super) const PARKED: Kind = secret(b'P', "parked room key");
-/// Sender key, session id → the key parts of the inbound group session, and its sender data type.
+/// Sender key, session id → the key of the inbound group session, its sender data type, and its
+/// place among those of the device.
 pub(super) const BY_DEVICE: Kind = lasting(b'D', "group session of a device");
 /// Room, session id → the backup version it is in.
 pub(super) const BACKED_UP: Kind = lasting(b'B', "backed up session");

@@ -301,8 +301,8 @@ async fn making_a_lost_ghost_again_goes_on_after_a_crash() {
 
 #[tokio::test]
 async fn a_lost_ghost_without_private_keys_gets_others() {
-    for crash in [None, Some(2), Some(4)] {
-        let world = World::new().await;
+    for crash in [None, Some(0), Some(2), Some(4), Some(5)] {
+        let mut world = World::new().await;
         let made = world.machines.provision_keyless(sam(), "Sam");
         made.await.unwrap();
         let first = world.device(sam());
@@ -311,9 +311,13 @@ async fn a_lost_ghost_without_private_keys_gets_others() {
             world.fake.fail(n, When::After);
             let restored = world.machines.restore_on_homeserver(sam(), Some("Sam"));
             restored.await.unwrap_err();
+            world = world.restart().await;
+            let unfinished = world.machines.unfinished_restores().unwrap();
+            assert_eq!(unfinished, [sam()], "request {n}");
         }
         let restored = world.machines.restore_on_homeserver(sam(), Some("Sam"));
         restored.await.unwrap();
+        assert!(world.machines.unfinished_restores().unwrap().is_empty());
         let second = world.device(sam());
         assert_ne!(second, first);
         assert_eq!(world.fake.devices(sam()), [second.as_str()]);

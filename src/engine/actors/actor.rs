@@ -112,7 +112,12 @@ impl RoomActor {
                     tracing::warn!(room = %self.room.id, %error, ?pause, "a room pauses and will try again");
                     // A room key or another room of the conversation may come at any moment; only
                     // these two cut the pause short.
-                    let key = matches!(error, EngineError::KeyOnItsWay | EngineError::NotThereYet);
+                    let key = matches!(
+                        error,
+                        EngineError::KeyOnItsWay
+                            | EngineError::KeyHardlyExpected
+                            | EngineError::NotThereYet
+                    );
                     tokio::select! {
                         () = clock::sleep(pause) => {}
                         () = self.notify.notified(), if key => {}

@@ -34,7 +34,7 @@ const SESSIONS_MAX: usize = 20;
 /// Maximum length of a session id; clients make 43 characters.
 const SESSION_ID_MAX: usize = 100;
 /// Maximum number of sessions of one person that may get lost in a room within [`RECENTLY`] before
-/// their messages no longer wait for keys: each holds up everybody's messages while it waits.
+/// their messages wait for keys only a moment: each holds up everybody's messages while it waits.
 const LOST_RECENTLY_MAX: usize = 2;
 /// How long a loss counts as recent.
 const RECENTLY: Duration = Duration::from_secs(10 * 60);
@@ -47,23 +47,27 @@ fn session_of(event: &RoomEvent) -> Option<String> {
 }
 
 impl Room {
-    /// Returns the error of an event whose key has not come: final if its sender has been told since
-    /// that the key is lost, or loses keys all the time.
+    /// Returns the error of an event whose key has not come. It is final if its sender has been told
+    /// since that the key is lost, and says that the key will hardly come if they lose keys all the
+    /// time.
     pub(in crate::engine) fn missing_key(&self, event: &RoomEvent) -> EngineError {
-        let lost = session_of(event).filter(|session_id| {
-            self.was_told(session_id, &event.id).unwrap_or(false)
-                || self.loses_many(&event.sender).unwrap_or(false)
-        });
-        match lost {
-            Some(session_id) => EngineError::Decrypt(DecryptError::NoKey {
+        let session_id = session_of(event);
+        let lost = session_id.filter(|id| self.was_told(id, &event.id).unwrap_or(false));
+        if let Some(session_id) = lost {
+            return EngineError::Decrypt(DecryptError::NoKey {
                 session_id,
                 withheld: None,
-            }),
-            None => EngineError::KeyOnItsWay,
+            });
+        }
+        if self.loses_many(&event.sender).unwrap_or(false) {
+            EngineError::KeyHardlyExpected
+        } else {
+            EngineError::KeyOnItsWay
         }
     }
 
-    /// Returns whether so many sessions of this sender got lost lately that no more are waited for.
+    /// Returns whether so many sessions of this sender got lost lately that a further one is waited
+    /// for only a moment.
     fn loses_many(&self, sender: &UserId) -> Result<bool, StoreError> {
         let horizon = self.engine.now() - RECENTLY;
         let store = self.engine.store();

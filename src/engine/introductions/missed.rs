@@ -42,7 +42,7 @@ impl Room {
             let ghost = &introduction.ghost;
             let kind = match self.classify_encrypted(ghost, json.get()).await {
                 // Whatever it is, it is no longer passed on.
-                Err(EngineError::Decrypt(DecryptError::SenderUnknown)) => return Ok(true),
+                Err(EngineError::Decrypt(DecryptError::SenderUnknown { .. })) => return Ok(true),
                 kind => kind?,
             };
             if matches!(

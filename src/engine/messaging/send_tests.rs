@@ -210,10 +210,9 @@ async fn words_are_not_lost_when_the_homeserver_fails_for_a_minute() {
     }
 }
 
-#[tokio::test]
-async fn readers_without_a_device_are_waited_for_although_they_are_refused() {
-    let (mut actor, _, clock) = actor().await;
-    let carry = QueuedEffect::Conversation {
+/// The forwarding of an event of a conversation.
+fn forward() -> QueuedEffect {
+    QueuedEffect::Conversation {
         conversation: ConversationId::new("c"),
         effect: conversation::Effect::ForwardEvent {
             event: "$event".try_into().unwrap(),
@@ -221,7 +220,13 @@ async fn readers_without_a_device_are_waited_for_although_they_are_refused() {
             target: conversation::RoomRole::Origin,
             is_last: true,
         },
-    };
+    }
+}
+
+#[tokio::test]
+async fn readers_without_a_device_are_waited_for_although_they_are_refused() {
+    let (mut actor, _, clock) = actor().await;
+    let carry = forward();
     let users = vec!["@alice:hs.test".try_into().unwrap()];
     let no_device = EngineError::Encrypt(EncryptError::NoSignedDevice { users });
     assert!(actor.retries_effect(1, &carry, &no_device));
@@ -229,26 +234,44 @@ async fn readers_without_a_device_are_waited_for_although_they_are_refused() {
     assert!(actor.retries_effect(1, &carry, &no_device));
     clock.advance(Duration::from_secs(1));
     assert!(!actor.retries_effect(1, &carry, &no_device));
-    // A sender whose server is silent holds up the others for a moment only.
-    let silent = EngineError::Decrypt(DecryptError::SenderUnknown);
-    assert!(actor.retries_effect(2, &carry, &silent));
-    clock.advance(Duration::from_secs(15));
-    assert!(actor.retries_effect(2, &carry, &silent));
-    clock.advance(Duration::from_secs(1));
-    assert!(!actor.retries_effect(2, &carry, &silent));
+}
+
+#[tokio::test]
+async fn a_sender_whose_server_is_silent_holds_up_the_others_once_in_ten_minutes() {
+    let (mut actor, _, clock) = actor().await;
+    let second = Duration::from_secs(1);
+    let forward = forward();
+    let silent = |server: &str| {
+        let server = server.try_into().unwrap();
+        EngineError::Decrypt(DecryptError::SenderUnknown { server })
+    };
+    assert!(actor.retries_effect(2, &forward, &silent("a.test")));
+    clock.advance(15 * second);
+    assert!(actor.retries_effect(2, &forward, &silent("a.test")));
+    clock.advance(second);
+    assert!(!actor.retries_effect(2, &forward, &silent("a.test")));
+    assert!(!actor.retries_effect(3, &forward, &silent("a.test")));
+    assert!(actor.retries_effect(4, &forward, &silent("b.test")));
+    clock.advance(599 * second);
+    assert!(!actor.retries_effect(5, &forward, &silent("a.test")));
+    clock.advance(second);
+    assert!(actor.retries_effect(6, &forward, &silent("a.test")));
+}
+
+#[tokio::test]
+async fn a_key_that_will_hardly_come_is_waited_for_a_moment() {
+    let (mut actor, _, clock) = actor().await;
+    let no_key = EngineError::KeyHardlyExpected;
+    assert!(actor.retries_effect(1, &forward(), &no_key));
+    clock.advance(Duration::from_secs(2));
+    assert!(actor.retries_effect(1, &forward(), &no_key));
+    clock.advance(Duration::from_millis(1));
+    assert!(!actor.retries_effect(1, &forward(), &no_key));
 }
 
 #[tokio::test]
 async fn each_kind_of_failure_has_a_time_of_its_own() {
-    let forward = QueuedEffect::Conversation {
-        conversation: ConversationId::new("c"),
-        effect: conversation::Effect::ForwardEvent {
-            event: "$event".try_into().unwrap(),
-            sender: 0,
-            target: conversation::RoomRole::Origin,
-            is_last: true,
-        },
-    };
+    let forward = forward();
     let users = || vec!["@samuel:hs.test".try_into().unwrap()];
     let no_device = || EngineError::Encrypt(EncryptError::NoSignedDevice { users: users() });
     let no_key = || EngineError::KeyOnItsWay;
@@ -263,6 +286,14 @@ async fn each_kind_of_failure_has_a_time_of_its_own() {
     assert!(actor.retries_effect(1, &forward, &failing()));
     clock.advance(minute);
     assert!(!actor.retries_effect(1, &forward, &failing()));
+
+    // A hiccup before Samuel is waited for, and another one hours later.
+    assert!(actor.retries_effect(3, &forward, &failing()));
+    for _ in 0..180 {
+        clock.advance(minute);
+        assert!(actor.retries_effect(3, &forward, &no_device()));
+    }
+    assert!(actor.retries_effect(3, &forward, &failing()));
 
     // The key of a message turns out to be missing once the homeserver is well again.
     assert!(actor.retries_effect(2, &forward, &failing()));

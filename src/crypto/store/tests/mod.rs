@@ -4,6 +4,7 @@ mod backups;
 mod crash;
 mod forgetting;
 mod records;
+mod room_keys;
 mod suite;
 
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! What was deleted while it waited is not sent.
 
 use super::*;
-use crate::engine::room::Failing;
+use crate::engine::failing::Failing;
 
 fn redaction(of: &Value, by: &str) -> Value {
     let of = &of["event_id"];
