@@ -18,7 +18,7 @@ async fn a_request_of_a_masked_asker_does_not_show_the_name_in_their_profile() {
     let room = room_id!("!asked:hs.test");
     let shown = house
         .engine
-        .without_asker(body, &content, room, user_id!("@kim:far.example"));
+        .without_asker(body, &content, room, user_id!("@kim:far.example"), &[]);
     assert_eq!(shown.as_deref(), Some("hello"));
 }
 
