@@ -351,9 +351,11 @@ impl IntroductionStep<'_> {
         }
     }
 
-    /// Returns whether the owner can read what is written now.
+    /// Returns whether the owner can read what is written now, and in a group every other owner who
+    /// is introduced with them.
     fn owner_can_read(&self) -> bool {
         self.state.owner_invited_at.is_some()
+            && !self.state.role.awaits
             && (self.state.owner_joined || !self.state.visible_from_join)
             && !matches!(self.state.phase, Phase::Waiting { .. })
     }

@@ -1,5 +1,7 @@
 //! Several ghosts whom Alice has invited into one group.
 
+mod companions;
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
