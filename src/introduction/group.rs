@@ -20,6 +20,16 @@ impl Introduction {
         })
     }
 
+    /// Returns whether this ghost and another one in the room are in a group, where one of them
+    /// passes messages of the same person on for both.
+    pub fn is_companion_of(&self, other: &Introduction) -> bool {
+        let takes_part = |it: &Introduction| !it.direct && it.passes_on_in_group();
+        self.ghost != other.ghost
+            && self.invite.asker == other.invite.asker
+            && takes_part(self)
+            && takes_part(other)
+    }
+
     /// Returns whether the ghost passes messages on if this is a group. A strict ghost cannot, and
     /// a masked handle has a conversation. Where an owner is asked first, or people see only what
     /// comes after they have joined, the ghost would have to stay in the group for days.

@@ -58,21 +58,30 @@ impl RoomStep<'_> {
             .extend(effects.map(|effect| (ghost.clone(), effect)));
     }
 
-    /// Tells the others that a message has been passed on, or given up.
+    /// Returns the ghosts for which this one passes messages on, or that do so for it.
+    fn find_companions(&self, ghost: &Ghost) -> Vec<&Introduction> {
+        let Some(own) = self.here.iter().find(|it| it.ghost == *ghost) else {
+            return Vec::new();
+        };
+        let here = self.here.iter();
+        here.filter(|other| other.is_companion_of(own)).collect()
+    }
+
+    /// Tells the companions that a message has been passed on, or given up.
     fn settle_for_others(&mut self, ghost: &Ghost, event: &OwnedEventId) {
         let is_settled = self.here.iter().any(|introduction| {
             let mut pending = introduction.pending.iter();
             introduction.ghost == *ghost
-                && !introduction.direct
                 && pending.any(|pending| pending.event == *event && pending.done)
         });
-        let others = self.here.iter().map(|other| other.ghost.clone());
-        let others: Vec<_> = others
-            .filter(|other| is_settled && other != ghost)
+        let companions = self.find_companions(ghost).into_iter();
+        let companions: Vec<_> = companions
+            .filter(|_| is_settled)
+            .map(|other| other.ghost.clone())
             .collect();
         let event = event.clone();
         let input = Input::SettledByOther { event };
-        for other in others {
+        for other in companions {
             self.feed(&other, &input);
         }
     }

@@ -2,6 +2,51 @@
 
 use super::*;
 
+fn answered() -> Input {
+    Input::Answered {
+        accepted: true,
+        masked: false,
+    }
+}
+
+#[test]
+fn an_asked_owner_of_a_chat_of_two_gets_what_a_ghost_beside_passed_on_for_others() {
+    let mut group = Group::of(&[("sam", "asks first")]);
+    group.carry_out();
+    group.says(first(), MessageKind::Line);
+    group.carry_out();
+    group.invites("kim", "");
+    group.carry_out();
+    group.says(second(), MessageKind::Line);
+    group.carry_out();
+    assert_eq!(group.passed_on, [quote_by("kim", second())]);
+    // Kim and her ghost have gone before Sam answers.
+    group.owner_leaves("kim");
+    group.carry_out();
+    group.view.members.remove(&*ghost_of("kim"));
+    group.feed(&ghost_of("sam"), &answered());
+    group.carry_out();
+    let sams = [first(), second()].map(|event| quote_by("sam", event));
+    assert_eq!(group.passed_on[1..], sams);
+}
+
+#[test]
+fn a_chat_of_two_is_passed_on_whatever_ghosts_of_a_group_do_beside_it() {
+    let mut group = Group::of(&[("sam", "")]);
+    group.carry_out();
+    // Sam's server does not answer yet.
+    group.after(5_100);
+    group.carry_out_with(|_, effect| (*effect == Effect::InviteOwner).then_some(Refusal::Failing));
+    group.invites("kim", "");
+    group.carry_out();
+    group.says(first(), MessageKind::Line);
+    group.carry_out();
+    group.after(31_000);
+    group.carry_out();
+    let both = ["kim", "sam"].map(|name| quote_by(name, first()));
+    assert_eq!(group.passed_on, both);
+}
+
 #[test]
 fn nobody_is_asked_to_send_again_what_not_all_owners_could_read() {
     let mut group = Group::of(&TWO);
