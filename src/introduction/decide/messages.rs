@@ -301,16 +301,15 @@ impl IntroductionStep<'_> {
         if let Some(on) = self.owner_lacks(why) {
             return self.wait_again(on);
         }
-        self.give_up_on(event);
         let lacks_keys = matches!(
             why,
             Refusal::NoSignedDevice(_) | Refusal::KeysUnavailable(_) | Refusal::TooManyDevices(_)
         );
         if lacks_keys && !self.state.direct {
-            self.reply(event, IntroductionNotice::NotPassedOnInGroup);
-        } else {
-            self.reply(event, notice_of(why));
+            return self.give_up_all(event);
         }
+        self.give_up_on(event);
+        self.reply(event, notice_of(why));
         self.pass_on_next_or_close();
     }
 

@@ -3,7 +3,7 @@
 use ruma::{OwnedEventId, RoomId};
 
 use super::{
-    super::{Effect, Input, Introduction, Rules},
+    super::{Effect, Input, Introduction, PendingEvent, Rules},
     decide,
 };
 use crate::{clock::Timestamp, ids::Ghost};
@@ -34,10 +34,10 @@ pub fn decide_in_room(
         now,
         rules,
     };
+    let open = step.messages_of(ghost, |pending| !pending.done);
     step.feed(ghost, input);
-    if let Input::Done(Effect::PassOn { event, .. })
-    | Input::Refused(Effect::PassOn { event, .. }, _) = input
-    {
+    let settled = step.messages_of(ghost, |pending| pending.done && !pending.by_other);
+    for event in open.iter().filter(|event| settled.contains(event)) {
         step.settle_for_others(ghost, event);
     }
     step.spread_roles();
@@ -58,6 +58,18 @@ impl RoomStep<'_> {
             .extend(effects.map(|effect| (ghost.clone(), effect)));
     }
 
+    /// Returns those messages of a ghost for which `is_meant` returns `true`.
+    fn messages_of(
+        &self,
+        ghost: &Ghost,
+        is_meant: impl Fn(&PendingEvent) -> bool,
+    ) -> Vec<OwnedEventId> {
+        let of_ghost = self.here.iter().filter(|it| it.ghost == *ghost);
+        let pending = of_ghost.flat_map(|it| &it.pending);
+        let meant = pending.filter(|pending| is_meant(pending));
+        meant.map(|pending| pending.event.clone()).collect()
+    }
+
     /// Returns the ghosts for which this one passes messages on, or that do so for it.
     fn find_companions(&self, ghost: &Ghost) -> Vec<&Introduction> {
         let Some(own) = self.here.iter().find(|it| it.ghost == *ghost) else {
@@ -69,16 +81,8 @@ impl RoomStep<'_> {
 
     /// Tells the companions that a message has been passed on, or given up.
     fn settle_for_others(&mut self, ghost: &Ghost, event: &OwnedEventId) {
-        let is_settled = self.here.iter().any(|introduction| {
-            let mut pending = introduction.pending.iter();
-            introduction.ghost == *ghost
-                && pending.any(|pending| pending.event == *event && pending.done)
-        });
         let companions = self.find_companions(ghost).into_iter();
-        let companions: Vec<_> = companions
-            .filter(|_| is_settled)
-            .map(|other| other.ghost.clone())
-            .collect();
+        let companions: Vec<_> = companions.map(|other| other.ghost.clone()).collect();
         let event = event.clone();
         let input = Input::SettledByOther { event };
         for other in companions {

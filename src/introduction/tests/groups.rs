@@ -159,6 +159,13 @@ impl Group {
         self.tried.iter().filter(|tried| *tried == wanted).count()
     }
 
+    /// How many replies say this of a message, whichever ghost sends them.
+    fn replies(&self, to: &OwnedEventId) -> usize {
+        let is_reply =
+            |effect: &Effect| matches!(effect, Effect::SendReply { to: of, .. } if of == to);
+        self.tried.iter().filter(|(_, it)| is_reply(it)).count()
+    }
+
     /// The owner of a ghost is not in the room any longer.
     fn owner_leaves(&mut self, name: &str) {
         let user = UserId::parse(format!("@{name}:example.org")).unwrap();

@@ -9,6 +9,10 @@ fn answered() -> Input {
     }
 }
 
+fn is_quote(effect: &Effect) -> bool {
+    matches!(effect, Effect::PassOn { .. })
+}
+
 #[test]
 fn an_asked_owner_of_a_chat_of_two_gets_what_a_ghost_beside_passed_on_for_others() {
     let mut group = Group::of(&[("sam", "asks first")]);
@@ -45,6 +49,28 @@ fn a_chat_of_two_is_passed_on_whatever_ghosts_of_a_group_do_beside_it() {
     group.carry_out();
     let both = ["kim", "sam"].map(|name| quote_by(name, first()));
     assert_eq!(group.passed_on, both);
+}
+
+#[test]
+fn what_waits_behind_a_message_that_an_owner_cannot_read_is_given_up_with_it() {
+    let mut group = Group::of(&TWO);
+    group.carry_out();
+    for event in [first(), second(), third()] {
+        group.says(event, MessageKind::Line);
+    }
+    let sam = vec![sam().into()];
+    group.carry_out_with(|_, effect| {
+        is_quote(effect).then(|| Refusal::KeysUnavailable(sam.clone()))
+    });
+    let told = Effect::SendReply {
+        to: first(),
+        notice: IntroductionNotice::NotPassedOnInGroup,
+    };
+    assert_eq!(group.count(&(ghost_of("kim"), told)), 1);
+    group.ends();
+    assert_eq!(group.quotes(), [quote_by("kim", first())]);
+    let replies = [first(), second(), third()].map(|event| group.replies(&event));
+    assert_eq!(replies, [1, 0, 0], "one notice for all");
 }
 
 #[test]
