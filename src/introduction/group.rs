@@ -1,6 +1,7 @@
 //! The ghosts that one person has invited into a group: one of them passes messages on for all.
 
 use super::{Admission, GroupRole, Introduction, Phase};
+use crate::ids::Ghost;
 
 impl Introduction {
     /// Returns the role of this ghost among all ghosts in the room. Of those that the same person
@@ -15,9 +16,14 @@ impl Introduction {
                 && other.may_speak()
         });
         others.fold(GroupRole::default(), |role, other| GroupRole {
-            silent: role.silent || other.ghost < self.ghost,
+            silent: role.silent || other.rank() < self.rank(),
             awaits: role.awaits || other.owner_invited_at.is_none(),
         })
+    }
+
+    /// Returns what decides which ghost speaks for all: the one with the lowest rank.
+    fn rank(&self) -> (bool, &Ghost) {
+        (!self.passes_on_in_group(), &self.ghost)
     }
 
     /// Returns whether this ghost and another one in the room are in a group, where one of them

@@ -49,7 +49,7 @@ impl IntroductionStep<'_> {
     pub(super) fn give_up_all(&mut self, event: &OwnedEventId) {
         let due = self.state.pending.iter_mut().filter(|it| it.is_due());
         due.for_each(|pending| pending.done = true);
-        self.reply(event, IntroductionNotice::NotPassedOnInGroup);
+        self.tell(event, IntroductionNotice::NotPassedOnInGroup);
         self.pass_on_next_or_close();
     }
 

@@ -3,7 +3,7 @@
 use ruma::{OwnedEventId, RoomId};
 
 use super::{
-    super::{Effect, Input, Introduction, PendingEvent, Rules},
+    super::{Effect, Input, Introduction, IntroductionNotice, PendingEvent, Rules},
     decide,
 };
 use crate::{clock::Timestamp, ids::Ghost};
@@ -56,6 +56,7 @@ impl RoomStep<'_> {
         let effects = decision.effects.into_iter();
         self.effects
             .extend(effects.map(|effect| (ghost.clone(), effect)));
+        self.share_what_was_said(ghost);
     }
 
     /// Returns those messages of a ghost for which `is_meant` returns `true`.
@@ -90,6 +91,27 @@ impl RoomStep<'_> {
         }
     }
 
+    /// Notes for a ghost and its companions what each of them has said of the asker's messages, so
+    /// that none says it again, not even after another one has left.
+    fn share_what_was_said(&mut self, ghost: &Ghost) {
+        let mut ghosts: Vec<Ghost> = vec![ghost.clone()];
+        let companions = self.find_companions(ghost).into_iter();
+        ghosts.extend(companions.map(|other| other.ghost.clone()));
+        if ghosts.len() == 1 {
+            return;
+        }
+        let (mut replied_to, mut notices) = (Vec::new(), Vec::new());
+        for it in self.here.iter().filter(|it| ghosts.contains(&it.ghost)) {
+            add_new(&mut replied_to, &it.replied_to);
+            add_new(&mut notices, &it.notices_sent);
+        }
+        notices.retain(IntroductionNotice::is_about_message);
+        for it in self.here.iter_mut().filter(|it| ghosts.contains(&it.ghost)) {
+            add_new(&mut it.replied_to, &replied_to);
+            add_new(&mut it.notices_sent, &notices);
+        }
+    }
+
     /// Tells each ghost whose role has changed. That may change roles again, but a ghost that has
     /// left never comes back.
     fn spread_roles(&mut self) {
@@ -104,6 +126,15 @@ impl RoomStep<'_> {
             for (ghost, role) in changed {
                 self.feed(&ghost, &Input::Role(role));
             }
+        }
+    }
+}
+
+/// Adds what a list does not have yet.
+fn add_new<T: Clone + PartialEq>(list: &mut Vec<T>, more: &[T]) {
+    for item in more {
+        if !list.contains(item) {
+            list.push(item.clone());
         }
     }
 }

@@ -166,6 +166,13 @@ impl Group {
         self.tried.iter().filter(|(_, it)| is_reply(it)).count()
     }
 
+    /// How often any ghost has sent this notice.
+    fn notices(&self, notice: &IntroductionNotice) -> usize {
+        let is_one =
+            |effect: &Effect| matches!(effect, Effect::SendNotice { notice: it } if it == notice);
+        self.tried.iter().filter(|(_, it)| is_one(it)).count()
+    }
+
     /// The owner of a ghost is not in the room any longer.
     fn owner_leaves(&mut self, name: &str) {
         let user = UserId::parse(format!("@{name}:example.org")).unwrap();

@@ -13,6 +13,21 @@ fn is_quote(effect: &Effect) -> bool {
     matches!(effect, Effect::PassOn { .. })
 }
 
+/// Kim's ghost and Sam's; Kim's server does not answer to her invite, so that both ghosts speak.
+fn of_two_speakers() -> Group {
+    let mut group = Group::of(&TWO);
+    group.carry_out();
+    group.says(third(), MessageKind::Line);
+    let kims = ghost_of("kim");
+    group.carry_out_with(|ghost, effect| {
+        (*ghost == kims && *effect == Effect::InviteOwner).then_some(Refusal::Failing)
+    });
+    for name in ["kim", "sam"] {
+        assert!(!group.introduction(&ghost_of(name)).role.silent, "{name}");
+    }
+    group
+}
+
 #[test]
 fn an_asked_owner_of_a_chat_of_two_gets_what_a_ghost_beside_passed_on_for_others() {
     let mut group = Group::of(&[("sam", "asks first")]);
@@ -71,6 +86,72 @@ fn what_waits_behind_a_message_that_an_owner_cannot_read_is_given_up_with_it() {
     assert_eq!(group.quotes(), [quote_by("kim", first())]);
     let replies = [first(), second(), third()].map(|event| group.replies(&event));
     assert_eq!(replies, [1, 0, 0], "one notice for all");
+}
+
+#[test]
+fn a_ghost_that_became_silent_while_it_passed_on_still_says_that_it_failed() {
+    let mut group = Group::of(&[("sam", "")]);
+    let dora = ruma::owned_user_id!("@dora:example.org");
+    group.view.members.insert(dora, "join".to_owned());
+    group.carry_out();
+    group.says(first(), MessageKind::Line);
+    let sams = ghost_of("sam");
+    while !group.effects.iter().any(|(_, effect)| is_quote(effect)) {
+        let (_, effect) = group.effects.remove(0);
+        group.feed(&sams, &Input::Done(effect));
+    }
+    group.invites("kim", "");
+    assert!(group.introduction(&sams).role.silent);
+    let sam = vec![sam().into()];
+    group
+        .carry_out_with(|_, effect| is_quote(effect).then(|| Refusal::NoSignedDevice(sam.clone())));
+    assert_eq!(group.replies(&first()), 1, "{:?}", group.tried);
+}
+
+#[test]
+fn of_two_ghosts_that_speak_one_replies() {
+    let mut group = of_two_speakers();
+    group.says(first(), MessageKind::Other);
+    group.says(second(), MessageKind::Plaintext);
+    group.carry_out();
+    assert_eq!(group.replies(&first()), 1, "{:?}", group.tried);
+    let notice = IntroductionNotice::SendAgainEncrypted;
+    assert_eq!(group.notices(&notice), 1, "{:?}", group.tried);
+}
+
+#[test]
+fn a_ghost_that_passes_nothing_on_leaves_replies_to_one_that_does() {
+    for kind in ["asks first", "masked"] {
+        let mut group = Group::of(&[("ann", kind), ("kim", "")]);
+        // Before they have looked who is there.
+        group.says(first(), MessageKind::Other);
+        group.carry_out();
+        assert_eq!(group.replies(&first()), 1, "{kind}: {:?}", group.tried);
+    }
+}
+
+#[test]
+fn a_ghost_that_takes_over_repeats_nothing_that_another_one_said() {
+    let mut group = Group::of(&TWO);
+    group.carry_out();
+    group.says(first(), MessageKind::Unreadable);
+    let other = Input::Message {
+        event: first(),
+        sender: alice(),
+        kind: MessageKind::Other,
+    };
+    group.after(5_100);
+    group.carry_out();
+    group.feed(&ghost_of("kim"), &other);
+    group.says(second(), MessageKind::Plaintext);
+    group.carry_out();
+    assert_eq!(group.replies(&first()), 1);
+    group.owner_leaves("kim");
+    group.says(third(), MessageKind::Plaintext);
+    group.ends();
+    assert_eq!(group.replies(&first()), 1, "{:?}", group.tried);
+    let notice = IntroductionNotice::SendAgainEncrypted;
+    assert_eq!(group.notices(&notice), 1, "{:?}", group.tried);
 }
 
 #[test]
