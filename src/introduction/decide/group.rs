@@ -44,6 +44,14 @@ impl IntroductionStep<'_> {
         }
     }
 
+    /// Leaves the message that was on its way, and what follows, to another ghost.
+    pub(super) fn left_to_other(&mut self) {
+        self.state.passing_on = None;
+        self.state.steps_aside = true;
+        self.state.role.silent = true;
+        self.pass_on_next_or_close();
+    }
+
     /// Gives up every message that is due, since not all owners can read this one. Each of the
     /// others would be tried as long, and hold up the whole room. The reply speaks of all.
     pub(super) fn give_up_all(&mut self, event: &OwnedEventId) {

@@ -34,8 +34,14 @@ pub fn decide_in_room(
         now,
         rules,
     };
+    let left_to_other = matches!(input, Input::Refused(Effect::PassOn { event, .. }, why)
+        if why.is_of_one_ghost() && step.is_left_to_other(ghost, event));
     let open = step.messages_of(ghost, |pending| !pending.done);
-    step.feed(ghost, input);
+    if left_to_other {
+        step.feed(ghost, &Input::LeftToOther);
+    } else {
+        step.feed(ghost, input);
+    }
     let settled = step.messages_of(ghost, |pending| pending.done && !pending.by_other);
     for event in open.iter().filter(|event| settled.contains(event)) {
         step.settle_for_others(ghost, event);
@@ -78,6 +84,15 @@ impl RoomStep<'_> {
         };
         let here = self.here.iter();
         here.filter(|other| other.is_companion_of(own)).collect()
+    }
+
+    /// Returns whether another ghost can pass on a message that this one has failed to pass on, and
+    /// that was not deleted in the meantime.
+    fn is_left_to_other(&self, ghost: &Ghost, event: &OwnedEventId) -> bool {
+        let companions = self.find_companions(ghost);
+        let can_take_over = companions.iter().any(|other| other.can_take_over(event));
+        let open = self.messages_of(ghost, |pending| !pending.done);
+        can_take_over && open.contains(event)
     }
 
     /// Tells the companions that a message has been passed on, or given up.

@@ -67,6 +67,57 @@ fn a_chat_of_two_is_passed_on_whatever_ghosts_of_a_group_do_beside_it() {
 }
 
 #[test]
+fn a_ghost_that_may_not_send_leaves_a_message_to_another_one() {
+    for why in [Refusal::Forbidden, Refusal::Unreadable, Refusal::Impossible] {
+        let mut group = Group::of(&TWO);
+        group.carry_out();
+        group.says(first(), MessageKind::Line);
+        group.says(second(), MessageKind::Line);
+        let kims = ghost_of("kim");
+        group.carry_out_with(|ghost, effect| {
+            (*ghost == kims && is_quote(effect)).then(|| why.clone())
+        });
+        let sams = [first(), second()].map(|event| quote_by("sam", event));
+        assert_eq!(group.passed_on, sams, "{why:?}");
+        assert_eq!(group.quotes().len(), 3, "Kim's ghost tries once: {why:?}");
+        group.ends();
+        assert_eq!(group.passed_on, sams, "{why:?}");
+        assert_eq!(group.replies(&first()), 0, "{why:?}");
+    }
+}
+
+#[test]
+fn a_message_that_no_ghost_may_pass_on_is_asked_for_again_once() {
+    for why in [Refusal::Forbidden, Refusal::Impossible, Refusal::TooLarge] {
+        let mut group = Group::of(&TWO);
+        group.carry_out();
+        group.says(first(), MessageKind::Line);
+        group.carry_out_with(|_, effect| is_quote(effect).then(|| why.clone()));
+        assert_eq!(group.replies(&first()), 1, "{why:?}");
+        let tries = if why == Refusal::TooLarge { 1 } else { 2 };
+        group.ends();
+        assert_eq!(group.quotes().len(), tries, "{why:?}");
+        assert_eq!(group.replies(&first()), 1, "{why:?}");
+    }
+}
+
+#[test]
+fn a_ghost_that_stepped_aside_speaks_again_when_it_is_alone() {
+    let mut group = Group::of(&TWO);
+    group.carry_out();
+    group.says(first(), MessageKind::Line);
+    let kims = ghost_of("kim");
+    group.carry_out_with(|ghost, effect| {
+        (*ghost == kims && is_quote(effect)).then_some(Refusal::Unreadable)
+    });
+    group.owner_leaves("sam");
+    group.says(second(), MessageKind::Line);
+    group.ends();
+    let both = [quote_by("sam", first()), quote_by("kim", second())];
+    assert_eq!(group.passed_on, both);
+}
+
+#[test]
 fn what_waits_behind_a_message_that_an_owner_cannot_read_is_given_up_with_it() {
     let mut group = Group::of(&TWO);
     group.carry_out();
