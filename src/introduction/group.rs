@@ -1,10 +1,13 @@
 //! The ghosts that one person has invited into a group: one of them passes messages on for all.
 
+use ruma::OwnedEventId;
+
 use super::{Admission, GroupRole, Introduction, Phase};
+use crate::ids::Ghost;
 
 impl Introduction {
     /// Returns the role of this ghost among all ghosts in the room. Of those that the same person
-    /// invited, the one with the smallest Matrix ID passes messages on.
+    /// invited and that may send, the one with the smallest Matrix ID passes messages on.
     pub fn role_among(&self, here: &[Introduction]) -> GroupRole {
         if self.direct {
             return GroupRole::default();
@@ -15,9 +18,32 @@ impl Introduction {
                 && other.may_speak()
         });
         others.fold(GroupRole::default(), |role, other| GroupRole {
-            silent: role.silent || other.ghost < self.ghost,
+            silent: role.silent || other.rank() < self.rank(),
             awaits: role.awaits || other.owner_invited_at.is_none(),
         })
+    }
+
+    /// Returns what decides which ghost speaks for all: the one with the lowest rank.
+    fn rank(&self) -> (bool, bool, &Ghost) {
+        (!self.passes_on_in_group(), self.steps_aside, &self.ghost)
+    }
+
+    /// Returns whether this ghost and another one in the room are in a group, where one of them
+    /// passes messages of the same person on for both.
+    pub fn is_companion_of(&self, other: &Introduction) -> bool {
+        let takes_part = |it: &Introduction| !it.direct && it.passes_on_in_group();
+        self.ghost != other.ghost
+            && self.invite.asker == other.invite.asker
+            && takes_part(self)
+            && takes_part(other)
+    }
+
+    /// Returns whether this ghost can still pass on a message that another one may not.
+    pub fn can_take_over(&self, event: &OwnedEventId) -> bool {
+        let mut pending = self.pending.iter();
+        self.may_speak()
+            && !self.steps_aside
+            && pending.any(|pending| pending.event == *event && !pending.done)
     }
 
     /// Returns whether the ghost passes messages on if this is a group. A strict ghost cannot, and

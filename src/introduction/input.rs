@@ -56,6 +56,8 @@ pub enum Input {
         /// The message.
         event: OwnedEventId,
     },
+    /// The ghost may not pass a message on, and another one in the group still can.
+    LeftToOther,
     /// A deadline passed.
     Tick,
 }
@@ -118,4 +120,12 @@ pub enum Refusal {
     Failing,
     /// Any other reason why another attempt cannot succeed.
     Impossible,
+}
+
+impl Refusal {
+    /// Returns whether this says nothing about other ghosts in the room: they may be allowed to
+    /// send, or have the key of a message.
+    pub fn is_of_one_ghost(&self) -> bool {
+        matches!(self, Self::Forbidden | Self::Unreadable | Self::Impossible)
+    }
 }

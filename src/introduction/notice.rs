@@ -32,7 +32,8 @@ pub enum IntroductionNotice {
     TooLarge,
     /// A message could not be passed on: please send it again.
     NotPassedOn,
-    /// A message in a group could not be encrypted for everybody whom it is meant for.
+    /// A message in a group, and what waited behind it, could not be encrypted for everybody whom
+    /// it is meant for.
     NotPassedOnInGroup,
     /// More messages than can be named could not be passed on.
     MoreNotPassedOn,
@@ -179,7 +180,7 @@ impl IntroductionNotice {
                 "I couldn't pass on your message to @{handle}. They can read from now on: \
                  please send it again."
             ),
-            Self::NotPassedOnInGroup => "I couldn't pass on your message, because not everybody \
+            Self::NotPassedOnInGroup => "I couldn't pass on what you wrote, because not everybody \
                  whom I'd have to encrypt it for can read yet. Please send it again once they \
                  are here."
                 .to_owned(),

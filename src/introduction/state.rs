@@ -214,6 +214,10 @@ pub struct Introduction {
     /// The ghost's role among the others in a group.
     #[serde(default)]
     pub role: GroupRole,
+    /// Whether it could not send or read a message in a group that another ghost may pass on, and
+    /// leaves the speaking to that one for as long as it is there.
+    #[serde(default)]
+    pub steps_aside: bool,
     /// When the ghost was invited.
     pub invited_at: Timestamp,
     /// When the owner was invited.
@@ -276,6 +280,7 @@ impl Introduction {
             phase: Phase::Declined,
             direct: false,
             role: GroupRole::default(),
+            steps_aside: false,
             invited_at: now,
             owner_invited_at: None,
             waits_until: None,
@@ -302,6 +307,7 @@ impl Introduction {
     /// and has lost its keys. It begins again; senders are asked for what was not passed on.
     pub fn resumed(mut self) -> Self {
         self.resumed = true;
+        self.steps_aside = false;
         self.line_shown = false;
         self.invite_retry = None;
         self.phase = match self.invite.admission {

@@ -9,12 +9,13 @@ use crate::{
     engine::{
         Engine, EngineError,
         control_room::{ControlEffect, Occasion},
+        event::RoomEvent,
         records::{InboxItem, QueuedEffect, RetainedEvents, Rooms},
         room::Room,
     },
     ids::Person,
     introduction::{Phase, Refusal, clean_name, gist},
-    relay::{Context, translate_line, without_profile_name},
+    relay::{Context, device_secrets, translate_line, without_profile_name},
     store::Batch,
 };
 
@@ -191,9 +192,11 @@ impl Engine {
             Ok(decrypted) => {
                 let content: Value = serde_json::from_str(decrypted.content.get())?;
                 let masked = request.asker_alias.is_some();
+                let secrets = RoomEvent::parse(raw.get(), Some(&request.room))
+                    .map_or_else(Vec::new, |event| device_secrets(&event.content));
                 let told = |text: &str| {
                     if masked {
-                        self.without_asker(text, &content, &request.room, asker)
+                        self.without_asker(text, &content, &request.room, asker, &secrets)
                     } else {
                         Some(text.to_owned())
                     }
@@ -207,16 +210,19 @@ impl Engine {
         }
     }
 
-    /// Returns a masked asker's line, the text of this content, without anything that names them, as
-    /// their messages are forwarded later. Returns `None` if that is not possible.
+    /// Returns a masked asker's line, the text of this content, without anything that names them or
+    /// their device (`secrets`), as their messages are forwarded later. Returns `None` if that is
+    /// not possible.
     pub(in crate::engine) fn without_asker(
         &self,
         text: &str,
         content: &Value,
         room: &RoomId,
         asker: &UserId,
+        secrets: &[String],
     ) -> Option<String> {
-        let context = Context::for_quote(room, asker, &self.settings().server_name);
+        let mut context = Context::for_quote(room, asker, &self.settings().server_name);
+        context.secrets = secrets;
         let text = without_profile_name(content, text);
         translate_line(&text, &context, LINE_AT_MOST)
     }

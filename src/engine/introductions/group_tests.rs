@@ -160,9 +160,10 @@ async fn both_owners_read_the_first_line_in_a_group_once() {
 }
 
 #[tokio::test]
-async fn a_line_that_an_owner_could_not_read_is_asked_for_again_in_a_group() {
+async fn lines_that_an_owner_could_not_read_are_asked_for_again_together_in_a_group() {
     let mut group = Group::begin(false).await;
     group.alice_says("the boat leaves at noon").await;
+    group.alice_says("and bring a coat").await;
     while let Ok(true) = group.actor.step().await {}
     group.clock.advance(Duration::from_secs(31));
     group.goes_on().await;

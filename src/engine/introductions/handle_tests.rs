@@ -15,7 +15,7 @@ use crate::{
     },
     handle::{Handle, HandleRules},
     ids::{Ghost, Person},
-    introduction::{Admission, Introduction, Invite, Reason},
+    introduction::{Admission, Introduction, Invite, Reason, Refusal},
     store::{Batch, prefix},
     testing::{self, EventFactory, TestEngine, bot},
 };
@@ -50,6 +50,14 @@ async fn house() -> TestEngine {
     house
 }
 
+async fn mask(house: &TestEngine) {
+    let handle = Handle::parse("sam", &HandleRules::default()).unwrap();
+    let mut tx = house.engine.directory().begin().await;
+    tx.set_mode(&samuel(), &handle, Mode::Masked, false)
+        .unwrap();
+    tx.commit().await.unwrap();
+}
+
 fn actor(house: &TestEngine) -> RoomActor {
     RoomActor::load(house.engine.clone(), chat(), Arc::new(Notify::new())).unwrap()
 }
@@ -59,11 +67,7 @@ async fn the_owner_of_a_handle_that_is_masked_by_now_is_not_invited() {
     for masked in [false, true] {
         let house = house().await;
         if masked {
-            let handle = Handle::parse("sam", &HandleRules::default()).unwrap();
-            let mut tx = house.engine.directory().begin().await;
-            tx.set_mode(&samuel(), &handle, Mode::Masked, false)
-                .unwrap();
-            tx.commit().await.unwrap();
+            mask(&house).await;
         }
         house.fake.add_room(&chat(), &[&alice(), &ghost()]);
         let invite = Invite {
@@ -83,6 +87,45 @@ async fn the_owner_of_a_handle_that_is_masked_by_now_is_not_invited() {
         assert_eq!(invited.is_err(), masked, "{invited:?}");
         let expected = if masked { "leave" } else { "invite" };
         assert_eq!(house.fake.membership(&chat(), &samuel()), expected);
+    }
+}
+
+#[tokio::test]
+async fn nobody_is_asked_if_the_mask_was_put_on_or_taken_off_while_the_ghost_listened() {
+    for (masked_before, masked_now) in [(false, false), (false, true), (true, false), (true, true)]
+    {
+        let house = house().await;
+        let directory = house.engine.directory();
+        if masked_now {
+            mask(&house).await;
+        }
+        house.fake.add_room(&chat(), &[&alice(), &ghost()]);
+        let invite = Invite {
+            asker: alice().into(),
+            admission: Admission::Introduce {
+                owner: samuel(),
+                handle: "sam".to_owned(),
+                strict: false,
+                back_to: None,
+                asks_first: true,
+                masked: masked_before,
+            },
+        };
+        let introduction = Introduction::found(&chat(), &ghost(), invite, house.engine.now());
+        let asked = actor(&house).room.ask_owner(&introduction).await;
+        let requests = directory.requests_of(&samuel()).unwrap();
+        if masked_before == masked_now {
+            asked.unwrap();
+            let [(_, request)] = requests.as_slice() else {
+                panic!("{requests:?}");
+            };
+            assert_eq!(request.asker_alias.is_some(), masked_now);
+        } else {
+            let refusal = asked.unwrap_err().refusal();
+            assert_eq!(refusal, Refusal::HandleChanged);
+            assert_eq!(requests, []);
+            assert!(!house.store.contains::<ControlRooms>(&samuel()).unwrap());
+        }
     }
 }
 

@@ -138,6 +138,27 @@ impl Chat {
         }
     }
 
+    /// Alice's request to Samuel, who claims his handle for it.
+    async fn request(&self) -> Request {
+        let handle = Handle::parse("sam", &HandleRules::default()).unwrap();
+        let owner = testing::person("@samuel:hs.test");
+        let mut tx = self.room.engine.directory().begin().await;
+        let record = tx.claim(owner, &handle, ClaimedBy::Person, NOW).unwrap();
+        tx.commit().await.unwrap();
+        Request {
+            handle: record.handle,
+            generation: record.generation,
+            asker: testing::person("@alice:hs.test").clone(),
+            room: here().to_owned(),
+            ghost: Ghost::new(sam().to_owned()),
+            since: NOW,
+            mode: record.mode,
+            shown: None,
+            line_shown: None,
+            asker_alias: None,
+        }
+    }
+
     fn redactions_of(&self, event: &OwnedEventId) -> usize {
         let log = self.fake.log();
         let of = format!("/redact/{event}");
@@ -258,21 +279,8 @@ async fn a_line_that_comes_after_the_request_is_shown_once() {
     batch.put::<ControlRooms>(owner, &control_room).unwrap();
     room.commit(batch, []).unwrap();
 
-    let handle = Handle::parse("sam", &HandleRules::default()).unwrap();
+    let request = chat.request().await;
     let mut tx = engine.directory().begin().await;
-    let record = tx.claim(owner, &handle, ClaimedBy::Person, NOW).unwrap();
-    let request = Request {
-        handle: record.handle,
-        generation: record.generation,
-        asker: testing::person("@alice:hs.test").clone(),
-        room: here().to_owned(),
-        ghost: Ghost::new(sam().to_owned()),
-        since: NOW,
-        mode: record.mode,
-        shown: None,
-        line_shown: None,
-        asker_alias: None,
-    };
     let number = tx.open_request(owner, &request).unwrap().unwrap();
     let shown = ruma::owned_event_id!("$shown");
     tx.set_request_shown(owner, number, shown).unwrap();
@@ -293,6 +301,28 @@ async fn a_line_that_comes_after_the_request_is_shown_once() {
     assert!(request.line_shown.is_some());
     room.show_line(number, Batch::new()).await.unwrap();
     assert_eq!(chat.fake.sent(&control_room), 1, "only once");
+}
+
+#[tokio::test]
+async fn a_masked_request_shows_neither_the_asker_nor_their_device() {
+    let mut chat = Chat::in_phase(Phase::Asking { until: NOW }).await;
+    let key = chat.alice.machine.identity_keys().curve25519.to_base64();
+    let line = format!("I am @alice:hs.test, my key is {key}.");
+    chat.says(text(&line)).await;
+    let engine = chat.room.engine.clone();
+    let request = chat.request().await;
+    for (alias, shown) in [
+        (None, line.as_str()),
+        (Some("Someone"), "I am …, my key is …."),
+    ] {
+        let asker_alias = alias.map(str::to_owned);
+        let request = Request {
+            asker_alias,
+            ..request.clone()
+        };
+        let (_, asked) = engine.what_is_asked(&request).await.unwrap().unwrap();
+        assert_eq!(asked.as_deref(), Some(shown));
+    }
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 
 use crate::{
     bot,
-    directory::Request,
+    directory::{HandleRecord, Mode, Request},
     engine::{
         EngineError,
         records::{ControlRooms, InboxItem},
@@ -15,6 +15,10 @@ use crate::{
 
 impl Room {
     /// Records the request for the owner and lets the bot show it. Safe to repeat.
+    ///
+    /// If the handle was masked or unmasked while the ghost listened, nobody is asked: somebody who
+    /// wrote to a masked handle must not be introduced without a mask, and an owner who has put one
+    /// on must not be shown who writes.
     pub(in crate::engine) async fn ask_owner(
         &self,
         introduction: &Introduction,
@@ -23,10 +27,17 @@ impl Room {
         let owner = introduction.owner().ok_or_else(impossible)?;
         let asker = introduction.asker().ok_or_else(impossible)?;
         let engine = &self.engine;
+        let is_as_before = |record: &HandleRecord| {
+            record.is_held_by(owner) && (record.mode == Mode::Masked) == introduction.masked()
+        };
+        let changed = || EngineError::Refused(Refusal::HandleChanged);
         let record = engine.directory().by_ghost(&introduction.ghost)?;
-        let record = record.filter(|record| record.is_held_by(owner));
-        let record = record.ok_or_else(impossible)?;
+        let record = record.filter(is_as_before).ok_or_else(changed)?;
         let control_room = engine.control_room_of(owner).await?;
+        // Making the room may take long, so the handle is looked up again under the lock.
+        let mut tx = engine.directory().begin().await;
+        let record = tx.lookup(&record.handle)?.filter(is_as_before);
+        let record = record.ok_or_else(changed)?;
         let request = Request {
             handle: record.handle,
             generation: record.generation,
@@ -45,7 +56,6 @@ impl Room {
                 Some(engine.alias_in_group(&asker)?.1)
             },
         };
-        let mut tx = engine.directory().begin().await;
         let number = tx.open_request(owner, &request)?;
         let number = number.ok_or_else(impossible)?;
         let mut batch = Batch::new();

@@ -44,6 +44,23 @@ impl IntroductionStep<'_> {
         }
     }
 
+    /// Leaves the message that was on its way, and what follows, to another ghost.
+    pub(super) fn left_to_other(&mut self) {
+        self.state.passing_on = None;
+        self.state.steps_aside = true;
+        self.state.role.silent = true;
+        self.pass_on_next_or_close();
+    }
+
+    /// Gives up every message that is due, since not all owners can read this one. Each of the
+    /// others would be tried as long, and hold up the whole room. The reply speaks of all.
+    pub(super) fn give_up_all(&mut self, event: &OwnedEventId) {
+        let due = self.state.pending.iter_mut().filter(|it| it.is_due());
+        due.for_each(|pending| pending.done = true);
+        self.tell(event, IntroductionNotice::NotPassedOnInGroup);
+        self.pass_on_next_or_close();
+    }
+
     /// Returns whether passing on is left to another ghost, or waits until other owners can read.
     pub(super) fn leaves_passing_on(&self) -> bool {
         self.state.role.silent

@@ -301,16 +301,15 @@ impl IntroductionStep<'_> {
         if let Some(on) = self.owner_lacks(why) {
             return self.wait_again(on);
         }
-        self.give_up_on(event);
         let lacks_keys = matches!(
             why,
             Refusal::NoSignedDevice(_) | Refusal::KeysUnavailable(_) | Refusal::TooManyDevices(_)
         );
         if lacks_keys && !self.state.direct {
-            self.reply(event, IntroductionNotice::NotPassedOnInGroup);
-        } else {
-            self.reply(event, notice_of(why));
+            return self.give_up_all(event);
         }
+        self.give_up_on(event);
+        self.tell(event, notice_of(why));
         self.pass_on_next_or_close();
     }
 
@@ -323,7 +322,7 @@ impl IntroductionStep<'_> {
     ) {
         let mut pending = self.state.pending.iter();
         if pending.any(|pending| pending.event == *of && pending.edit.as_ref() == Some(event)) {
-            self.reply(event, notice_of(why));
+            self.tell(event, notice_of(why));
         }
     }
 
@@ -351,21 +350,30 @@ impl IntroductionStep<'_> {
         }
     }
 
-    /// Returns whether the owner can read what is written now.
+    /// Returns whether the owner can read what is written now, and in a group every other owner who
+    /// is introduced with them.
     fn owner_can_read(&self) -> bool {
         self.state.owner_invited_at.is_some()
+            && !self.state.role.awaits
             && (self.state.owner_joined || !self.state.visible_from_join)
             && !matches!(self.state.phase, Phase::Waiting { .. })
     }
 
-    /// Tells the asker what became of a message, as a reply to it.
+    /// Tells the asker what became of a message, unless another ghost does that.
     pub(super) fn reply(&mut self, event: &OwnedEventId, notice: IntroductionNotice) {
-        let left_to_other = self.state.strict() || self.state.role.silent;
-        if left_to_other || !self.state.hears() || self.state.replied_to.contains(event) {
+        if !self.state.role.silent {
+            self.tell(event, notice);
+        }
+    }
+
+    /// Tells the asker what became of a message, as a reply to it. Only this ghost knows that it has
+    /// failed, even if another one speaks by now.
+    pub(super) fn tell(&mut self, event: &OwnedEventId, notice: IntroductionNotice) {
+        if self.state.strict() || !self.state.hears() || self.state.replied_to.contains(event) {
             return;
         }
         let replied_to = &mut self.state.replied_to;
-        if replied_to.len() == REPLIES_MAX {
+        if replied_to.len() >= REPLIES_MAX {
             return self.send_notice(IntroductionNotice::MoreNotPassedOn);
         }
         replied_to.push(event.clone());

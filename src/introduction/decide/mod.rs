@@ -81,6 +81,7 @@ impl IntroductionStep<'_> {
             Input::Answered { accepted, masked } => self.answered(*accepted, *masked),
             Input::Role(role) => self.take_role(*role),
             Input::SettledByOther { event } => self.settled_by_other(event),
+            Input::LeftToOther => self.left_to_other(),
             Input::Tick => self.tick(),
         }
     }

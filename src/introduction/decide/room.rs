@@ -3,7 +3,7 @@
 use ruma::{OwnedEventId, RoomId};
 
 use super::{
-    super::{Effect, Input, Introduction, Rules},
+    super::{Effect, Input, Introduction, IntroductionNotice, PendingEvent, Rules},
     decide,
 };
 use crate::{clock::Timestamp, ids::Ghost};
@@ -34,10 +34,16 @@ pub fn decide_in_room(
         now,
         rules,
     };
-    step.feed(ghost, input);
-    if let Input::Done(Effect::PassOn { event, .. })
-    | Input::Refused(Effect::PassOn { event, .. }, _) = input
-    {
+    let left_to_other = matches!(input, Input::Refused(Effect::PassOn { event, .. }, why)
+        if why.is_of_one_ghost() && step.is_left_to_other(ghost, event));
+    let open = step.messages_of(ghost, |pending| !pending.done);
+    if left_to_other {
+        step.feed(ghost, &Input::LeftToOther);
+    } else {
+        step.feed(ghost, input);
+    }
+    let settled = step.messages_of(ghost, |pending| pending.done && !pending.by_other);
+    for event in open.iter().filter(|event| settled.contains(event)) {
         step.settle_for_others(ghost, event);
     }
     step.spread_roles();
@@ -56,24 +62,68 @@ impl RoomStep<'_> {
         let effects = decision.effects.into_iter();
         self.effects
             .extend(effects.map(|effect| (ghost.clone(), effect)));
+        self.share_what_was_said(ghost);
     }
 
-    /// Tells the others that a message has been passed on, or given up.
+    /// Returns those messages of a ghost for which `is_meant` returns `true`.
+    fn messages_of(
+        &self,
+        ghost: &Ghost,
+        is_meant: impl Fn(&PendingEvent) -> bool,
+    ) -> Vec<OwnedEventId> {
+        let of_ghost = self.here.iter().filter(|it| it.ghost == *ghost);
+        let pending = of_ghost.flat_map(|it| &it.pending);
+        let meant = pending.filter(|pending| is_meant(pending));
+        meant.map(|pending| pending.event.clone()).collect()
+    }
+
+    /// Returns the ghosts for which this one passes messages on, or that do so for it.
+    fn find_companions(&self, ghost: &Ghost) -> Vec<&Introduction> {
+        let Some(own) = self.here.iter().find(|it| it.ghost == *ghost) else {
+            return Vec::new();
+        };
+        let here = self.here.iter();
+        here.filter(|other| other.is_companion_of(own)).collect()
+    }
+
+    /// Returns whether another ghost can pass on a message that this one has failed to pass on, and
+    /// that was not deleted in the meantime.
+    fn is_left_to_other(&self, ghost: &Ghost, event: &OwnedEventId) -> bool {
+        let companions = self.find_companions(ghost);
+        let can_take_over = companions.iter().any(|other| other.can_take_over(event));
+        let open = self.messages_of(ghost, |pending| !pending.done);
+        can_take_over && open.contains(event)
+    }
+
+    /// Tells the companions that a message has been passed on, or given up.
     fn settle_for_others(&mut self, ghost: &Ghost, event: &OwnedEventId) {
-        let is_settled = self.here.iter().any(|introduction| {
-            let mut pending = introduction.pending.iter();
-            introduction.ghost == *ghost
-                && !introduction.direct
-                && pending.any(|pending| pending.event == *event && pending.done)
-        });
-        let others = self.here.iter().map(|other| other.ghost.clone());
-        let others: Vec<_> = others
-            .filter(|other| is_settled && other != ghost)
-            .collect();
+        let companions = self.find_companions(ghost).into_iter();
+        let companions: Vec<_> = companions.map(|other| other.ghost.clone()).collect();
         let event = event.clone();
         let input = Input::SettledByOther { event };
-        for other in others {
+        for other in companions {
             self.feed(&other, &input);
+        }
+    }
+
+    /// Notes for a ghost and its companions what each of them has said of the asker's messages, so
+    /// that none says it again, not even after another one has left.
+    fn share_what_was_said(&mut self, ghost: &Ghost) {
+        let mut ghosts: Vec<Ghost> = vec![ghost.clone()];
+        let companions = self.find_companions(ghost).into_iter();
+        ghosts.extend(companions.map(|other| other.ghost.clone()));
+        if ghosts.len() == 1 {
+            return;
+        }
+        let (mut replied_to, mut notices) = (Vec::new(), Vec::new());
+        for it in self.here.iter().filter(|it| ghosts.contains(&it.ghost)) {
+            add_new(&mut replied_to, &it.replied_to);
+            add_new(&mut notices, &it.notices_sent);
+        }
+        notices.retain(IntroductionNotice::is_about_message);
+        for it in self.here.iter_mut().filter(|it| ghosts.contains(&it.ghost)) {
+            add_new(&mut it.replied_to, &replied_to);
+            add_new(&mut it.notices_sent, &notices);
         }
     }
 
@@ -91,6 +141,15 @@ impl RoomStep<'_> {
             for (ghost, role) in changed {
                 self.feed(&ghost, &Input::Role(role));
             }
+        }
+    }
+}
+
+/// Adds what a list does not have yet.
+fn add_new<T: Clone + PartialEq>(list: &mut Vec<T>, more: &[T]) {
+    for item in more {
+        if !list.contains(item) {
+            list.push(item.clone());
         }
     }
 }

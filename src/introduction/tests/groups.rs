@@ -1,5 +1,7 @@
 //! Several ghosts whom Alice has invited into one group.
 
+mod companions;
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
@@ -40,6 +42,8 @@ struct Group {
     now: Timestamp,
     effects: Vec<(Ghost, Effect)>,
     tried: Vec<(Ghost, Effect)>,
+    /// The messages that were passed on, and by which ghost.
+    passed_on: Vec<(Ghost, Effect)>,
 }
 
 impl Group {
@@ -51,6 +55,7 @@ impl Group {
             now: START,
             effects: Vec::new(),
             tried: Vec::new(),
+            passed_on: Vec::new(),
         };
         group.view.members.clear();
         group.view.members.insert(alice(), "join".to_owned());
@@ -121,6 +126,9 @@ impl Group {
                 (None, effect) => Input::Done(effect),
             };
             let owner = self.introduction(&ghost).owner().cloned();
+            if let Input::Done(quote @ Effect::PassOn { .. }) = &input {
+                self.passed_on.push((ghost.clone(), quote.clone()));
+            }
             match (&input, owner) {
                 (Input::Done(Effect::InviteOwner), Some(owner)) => {
                     self.view.members.insert(owner.into(), "invite".to_owned());
@@ -151,7 +159,29 @@ impl Group {
         self.tried.iter().filter(|tried| *tried == wanted).count()
     }
 
-    /// Who has quoted what, in order.
+    /// How many replies say this of a message, whichever ghost sends them.
+    fn replies(&self, to: &OwnedEventId) -> usize {
+        let is_reply =
+            |effect: &Effect| matches!(effect, Effect::SendReply { to: of, .. } if of == to);
+        self.tried.iter().filter(|(_, it)| is_reply(it)).count()
+    }
+
+    /// How often any ghost has sent this notice.
+    fn notices(&self, notice: &IntroductionNotice) -> usize {
+        let is_one =
+            |effect: &Effect| matches!(effect, Effect::SendNotice { notice: it } if it == notice);
+        self.tried.iter().filter(|(_, it)| is_one(it)).count()
+    }
+
+    /// The owner of a ghost is not in the room any longer.
+    fn owner_leaves(&mut self, name: &str) {
+        let user = UserId::parse(format!("@{name}:example.org")).unwrap();
+        self.view.members.remove(&user);
+        let membership = "leave".to_owned();
+        self.feed(&ghost_of(name), &Input::Member { user, membership });
+    }
+
+    /// Who has tried to quote what, in order.
     fn quotes(&self) -> Vec<(Ghost, Effect)> {
         let is_quote = |(_, effect): &&(Ghost, Effect)| matches!(effect, Effect::PassOn { .. });
         self.tried.iter().filter(is_quote).cloned().collect()
@@ -434,11 +464,14 @@ proptest! {
 /// Checks that each message has been quoted once, by one ghost, unless its quote was taken back.
 fn stands_once(group: &Group) -> Result<(), TestCaseError> {
     let mut quotes: BTreeMap<OwnedEventId, i32> = BTreeMap::new();
+    for (_, effect) in &group.passed_on {
+        if let Effect::PassOn { event, .. } = effect {
+            *quotes.entry(event.clone()).or_default() += 1;
+        }
+    }
     for (_, effect) in &group.tried {
-        match effect {
-            Effect::PassOn { event, .. } => *quotes.entry(event.clone()).or_default() += 1,
-            Effect::TakeBack { of } => *quotes.entry(of.clone()).or_default() -= 1,
-            _ => {}
+        if let Effect::TakeBack { of } = effect {
+            *quotes.entry(of.clone()).or_default() -= 1;
         }
     }
     let twice: Vec<_> = quotes.into_iter().filter(|(_, times)| *times > 1).collect();

@@ -95,10 +95,11 @@ fn an_owner_who_likes_to_be_asked_is_asked_before_anything_is_passed_on() {
 #[test]
 fn declined_run_out_and_unaskable_requests_end_in_the_words_of_every_refusal() {
     let week = 7 * 24 * 60 * 60 * 1000;
-    let inputs: [fn(&mut Play) -> &mut Play; 3] = [
+    let inputs: [fn(&mut Play) -> &mut Play; 4] = [
         |play| play.feed(answered(false, false)),
         |play| play.after(7 * 24 * 60 * 60 * 1000),
         |play| play.feed(Input::Refused(Effect::AskOwner, Refusal::Impossible)),
+        |play| play.feed(Input::Refused(Effect::AskOwner, Refusal::HandleChanged)),
     ];
     for input in inputs {
         let mut play = asking(false);

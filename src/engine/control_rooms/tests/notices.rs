@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use super::*;
-use crate::{engine::control_room::Occasion, testing::encrypted_event};
+use crate::{
+    engine::{control_room::Occasion, records::Inbox},
+    testing::encrypted_event,
+};
 
 /// What the bot has said in a room, as Samuel's client reads it.
 async fn said(house: &House, person: &Person, room: &OwnedRoomId) -> Vec<Value> {
@@ -131,4 +134,76 @@ fn due_looks(actor: &mut RoomActor, house: &House, room: &OwnedRoomId) -> usize 
         actor.room.commit(done, []).unwrap();
     }
     looks.len()
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_person_who_is_told_something() {
+    let house = House::new().await;
+    house.fake.silence("@kim:evil.org");
+    let notice = |to: &str| NoticeText {
+        plain: to.to_owned(),
+        html: to.to_owned(),
+    };
+    let kim = testing::person("@kim:evil.org");
+    let told = house.engine.notify(kim, notice("kim"), "1".to_owned());
+    told.await.unwrap();
+    let room = house.store.get::<ControlRooms>(kim).unwrap().unwrap();
+    // The room's own actor waits, and nobody else.
+    let mut actor = house.actor(&room);
+    let others = async {
+        house.fake.until(|fake| fake.unanswered().len() == 1).await;
+        let sam = samuel();
+        let told = house.engine.notify(&sam, notice("samuel"), "2".to_owned());
+        told.await.unwrap();
+        let again = house.engine.notify(kim, notice("again"), "3".to_owned());
+        again.await.unwrap();
+    };
+    let acting = async {
+        while actor.step().await.unwrap() {}
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        biased;
+        () = acting => {}
+        () = others => {}
+    }
+    assert!(house.store.contains::<ControlRooms>(&samuel()).unwrap());
+    let waiting = house.store.scan::<Inbox>(&prefix(&room), None, 10).unwrap();
+    assert!(
+        waiting
+            .iter()
+            .any(|(_, it)| matches!(it, InboxItem::Notify { plain, .. } if plain == "again"))
+    );
+}
+
+#[tokio::test]
+async fn a_notice_is_not_lost_with_the_room_that_it_was_meant_for() {
+    let house = House::new().await;
+    let room = owned_room_id!("!control:hs.test");
+    let mut actor = house.control_room(&room);
+    // The bot is about to leave when the notice arrives.
+    let control = actor.room.record.control.as_mut().unwrap();
+    let leave = control.leave(None).into_iter().map(QueuedEffect::Control);
+    actor.room.commit(Batch::new(), leave).unwrap();
+    let news = NoticeText::new("news");
+    let person = samuel();
+    let told = house.engine.notify(&person, news, "1".to_owned());
+    told.await.unwrap();
+    steps(&mut actor).await;
+    assert!(actor.room.record.control.is_none());
+    let new = house.store.get::<ControlRooms>(&samuel()).unwrap().unwrap();
+    assert_ne!(new, room);
+    let waiting = house.store.scan::<Inbox>(&prefix(&new), None, 10).unwrap();
+    assert!(
+        waiting
+            .iter()
+            .any(|(_, it)| matches!(it, InboxItem::Notify { plain, .. } if plain == "news"))
+    );
+    // The person has not come yet, so it is kept for them.
+    let mut actor = house.actor(&new);
+    steps(&mut actor).await;
+    let pending = house
+        .store
+        .scan::<PendingNotices>(&prefix(&samuel()), None, 10);
+    assert_eq!(pending.unwrap().len(), 1);
 }
