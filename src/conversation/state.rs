@@ -31,6 +31,9 @@ pub struct Conversation {
     /// What has been explained in which room.
     #[serde(default)]
     pub notices_sent_in: Vec<(RoomRole, OnceNotice)>,
+    /// How often a masked person was taken out. A person can be invited again and taken out again.
+    #[serde(default)]
+    pub removals: u64,
     /// Whether it is over, and its rooms are being left.
     pub ended: bool,
 }

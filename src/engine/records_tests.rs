@@ -490,6 +490,7 @@ fn a_conversation() {
             (RoomRole::Origin, OnceNotice::MatrixRtc),
             (RoomRole::Portal(1), OnceNotice::RoomOnly),
         ],
+        removals: 2,
         ended: false,
     };
     insta::assert_json_snapshot!(stored(&conversation));

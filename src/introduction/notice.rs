@@ -180,9 +180,9 @@ impl IntroductionNotice {
                 "I couldn't pass on your message to @{handle}. They can read from now on: \
                  please send it again."
             ),
-            Self::NotPassedOnInGroup => "I couldn't pass on what you wrote, because not everybody \
-                 whom I'd have to encrypt it for can read yet. Please send it again once they \
-                 are here."
+            Self::NotPassedOnInGroup => "I couldn't pass on what you wrote: at the moment I can't \
+                 encrypt it for one of the people it's meant for. They may not have set up \
+                 encryption yet, or their server doesn't answer. Please send it again later."
                 .to_owned(),
             Self::MoreNotPassedOn => format!(
                 "I couldn't pass on more of your messages to @{handle}. Please send again what \

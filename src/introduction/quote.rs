@@ -22,10 +22,13 @@ const EVENT_ID_CHARS_MAX: usize = 255;
 /// Maximum length of a text that is also sent as HTML, in bytes.
 const HTML_AT_MOST: usize = 12_000;
 
-/// Maximum size of a quote with HTML, in bytes of JSON. A Matrix event holds 64 KiB in all, and
-/// encryption makes four bytes of three. A message that fitted has to fit as a quote, but HTML
-/// takes six bytes for a quotation mark.
-const WITH_HTML_AT_MOST: usize = 40_000;
+/// Maximum size of a quote with HTML or with a mark before every line, in bytes of JSON. A Matrix
+/// event holds 64 KiB in all, and encryption makes four bytes of three. A message that fitted has
+/// to fit as a quote, but HTML takes six bytes for a quotation mark, and a mark two for a line.
+const QUOTE_BYTES_MAX: usize = 46_000;
+
+/// Maximum size of such a quote in an edit, which holds it twice.
+const EDIT_BYTES_MAX: usize = QUOTE_BYTES_MAX / 2;
 
 /// A message content, ready to be encrypted.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,9 +70,19 @@ pub fn check_quotable(event_type: &str, content: &Value) -> Result<(), QuoteErro
 
 /// Quotes `content`, which `name` wrote. An edit is quoted by its new content.
 pub fn quote(name: &str, event_type: &str, content: &Value) -> Result<Quote, QuoteError> {
+    quote_within(QUOTE_BYTES_MAX, name, event_type, content)
+}
+
+/// Quotes `content` like [`quote`], with HTML and marks if it then has no more than `most` bytes.
+fn quote_within(
+    most: usize,
+    name: &str,
+    event_type: &str,
+    content: &Value,
+) -> Result<Quote, QuoteError> {
     match event_type {
         "m.room.message" => {}
-        "m.sticker" => return sticker(name, content),
+        "m.sticker" => return sticker(most, name, content),
         _ => return Err(QuoteError::NotAMessage),
     }
     let whole = content;
@@ -77,14 +90,14 @@ pub fn quote(name: &str, event_type: &str, content: &Value) -> Result<Quote, Quo
     let kind = content["msgtype"].as_str().ok_or(QuoteError::Malformed)?;
     let own = |content| Ok(without_reply_fallback(whole, body_of(content)?));
     let quoted = match kind {
-        "m.text" | "m.notice" => text(name, "wrote:", kind, own(content)?),
-        "m.emote" => text(name, "does:", "m.text", own(content)?),
-        "m.image" | "m.file" | "m.audio" | "m.video" => attachment(name, kind, content)?,
-        "m.location" => location(name, content)?,
+        "m.text" | "m.notice" => text(most, name, "wrote:", kind, own(content)?),
+        "m.emote" => text(most, name, "does:", "m.text", own(content)?),
+        "m.image" | "m.file" | "m.audio" | "m.video" => attachment(most, name, kind, content)?,
+        "m.location" => location(most, name, content)?,
         // Its text alone would be passed on as if there were nothing else, such as the pictures of
         // a gallery.
         _ if holds_files(content) => return Err(QuoteError::NotAMessage),
-        _ => text(name, "wrote:", "m.text", own(content)?),
+        _ => text(most, name, "wrote:", "m.text", own(content)?),
     };
     let quoted = with_relation(content, quoted);
     Ok(Quote {
@@ -103,7 +116,7 @@ fn holds_files(content: &Value) -> bool {
 
 /// Quotes an edit as an edit of `passed_on`, the event in which its original was passed on.
 pub fn quote_edit(name: &str, content: &Value, passed_on: &str) -> Result<Quote, QuoteError> {
-    let mut new = quote(name, "m.room.message", content)?;
+    let mut new = quote_within(EDIT_BYTES_MAX, name, "m.room.message", content)?;
     if let Some(fields) = new.content.as_object_mut() {
         fields.remove("m.relates_to");
     }
@@ -181,26 +194,29 @@ fn new_content(content: &Value) -> &Value {
     }
 }
 
-fn text(name: &str, verb: &str, msgtype: &str, body: &str) -> Value {
+fn text(most: usize, name: &str, verb: &str, msgtype: &str, body: &str) -> Value {
     if is_blank(body) {
         let sentence = format!("{name} sent a message without text");
         return json!({ "msgtype": msgtype, "body": sentence, "m.mentions": {} });
     }
     let body = &with_plain_breaks(body);
+    let fits = |quote: &Value| quote.to_string().len() <= most;
     let with_html = (body.len() <= HTML_AT_MOST)
         .then(|| text_with_html(name, verb, msgtype, body))
-        .filter(|quote| quote.to_string().len() <= WITH_HTML_AT_MOST);
-    with_html.unwrap_or_else(|| {
+        .filter(fits);
+    let plain = |quoted: String| {
         json!({
             "msgtype": msgtype,
-            "body": format!("{name} {verb}\n{body}"),
+            "body": format!("{name} {verb}\n{quoted}"),
             "m.mentions": {},
         })
-    })
+    };
+    with_html
+        .or_else(|| Some(plain(marked(body))).filter(fits))
+        .unwrap_or_else(|| plain(marked(&joined(body))))
 }
 
 fn text_with_html(name: &str, verb: &str, msgtype: &str, body: &str) -> Value {
-    let quoted: Vec<String> = body.lines().map(|line| format!("> {line}")).collect();
     let mut html = String::with_capacity(body.len());
     push_escaped(&mut html, name);
     html.push_str(&format!(" {verb}<blockquote>"));
@@ -208,14 +224,41 @@ fn text_with_html(name: &str, verb: &str, msgtype: &str, body: &str) -> Value {
     html.push_str("</blockquote>");
     json!({
         "msgtype": msgtype,
-        "body": format!("{name} {verb}\n{}", quoted.join("\n")),
+        "body": format!("{name} {verb}\n{}", marked(body)),
         "format": "org.matrix.custom.html",
         "formatted_body": html,
         "m.mentions": {},
     })
 }
 
-fn attachment(name: &str, kind: &str, content: &Value) -> Result<Value, QuoteError> {
+/// Returns a text with the mark of a quote before every line: a line without one would look like
+/// the ghost's own.
+fn marked(text: &str) -> String {
+    let lines: Vec<String> = text.lines().map(|line| format!("> {line}")).collect();
+    lines.join("\n")
+}
+
+/// Returns a text on one line. For a text with so many lines that it has no room for their marks.
+fn joined(text: &str) -> String {
+    text.replace('\n', " ")
+}
+
+/// Puts the caption of something that somebody sent into the body of its quote, behind `what` it
+/// is: on the same line if it has one, and else below, as a quote.
+fn put_captioned(most: usize, out: &mut Value, what: &str, caption: &str) {
+    let caption = with_plain_breaks(caption);
+    let in_line = |caption: &str| Value::String(format!("{what}: {}", caption.trim_end()));
+    if caption.trim_end().lines().nth(1).is_none() {
+        out["body"] = in_line(&caption);
+        return;
+    }
+    out["body"] = Value::String(format!("{what}:\n{}", marked(&caption)));
+    if out.to_string().len() > most {
+        out["body"] = in_line(&joined(&caption));
+    }
+}
+
+fn attachment(most: usize, name: &str, kind: &str, content: &Value) -> Result<Value, QuoteError> {
     if !content["file"].is_object() {
         let is_plain = content["url"].is_string();
         return Err(match is_plain {
@@ -238,12 +281,8 @@ fn attachment(name: &str, kind: &str, content: &Value) -> Result<Value, QuoteErr
         Some(reason) => format!("{what} (spoiler: {reason})"),
         None => what.to_owned(),
     };
-    let caption = match named {
-        Some(named) if named != body && !is_blank(body) => {
-            format!("{name} {what}: {}", with_plain_breaks(body))
-        }
-        _ => format!("{name} {what}"),
-    };
+    let caption = named.filter(|named| *named != body && !is_blank(body));
+    let sent = format!("{name} {what}");
     let mut out = Map::new();
     for field in ATTACHMENT_FIELDS {
         if let Some(value) = content.get(field) {
@@ -253,12 +292,16 @@ fn attachment(name: &str, kind: &str, content: &Value) -> Result<Value, QuoteErr
     for (field, value) in marks(content) {
         out.insert(field.clone(), value.clone());
     }
-    out.insert("body".to_owned(), Value::String(caption));
+    out.insert("body".to_owned(), Value::String(sent.clone()));
     if !file_name.is_empty() {
         out.insert("filename".to_owned(), Value::String(file_name));
     }
     out.insert("m.mentions".to_owned(), json!({}));
-    Ok(Value::Object(out))
+    let mut out = Value::Object(out);
+    if caption.is_some() {
+        put_captioned(most, &mut out, &sent, body);
+    }
+    Ok(out)
 }
 
 /// Returns the fields that ask clients to hide an attachment until somebody wants to see it. There
@@ -287,25 +330,24 @@ fn mark_of(content: &Value) -> Option<String> {
     Some(cut(&reason, MARK_REASON_CHARS_MAX))
 }
 
-fn location(name: &str, content: &Value) -> Result<Value, QuoteError> {
+fn location(most: usize, name: &str, content: &Value) -> Result<Value, QuoteError> {
     let uri = content["geo_uri"].as_str().ok_or(QuoteError::Malformed)?;
-    let body = match content["body"].as_str() {
-        Some(body) if !is_blank(body) => {
-            format!("{name} sent a place: {}", with_plain_breaks(body))
-        }
-        _ => format!("{name} sent a place"),
-    };
-    Ok(json!({
+    let sent = format!("{name} sent a place");
+    let mut out = json!({
         "msgtype": "m.location",
         "geo_uri": cut(uri, 500),
-        "body": body,
+        "body": sent,
         "m.mentions": {},
-    }))
+    });
+    if let Some(body) = content["body"].as_str().filter(|body| !is_blank(body)) {
+        put_captioned(most, &mut out, &sent, body);
+    }
+    Ok(out)
 }
 
-fn sticker(name: &str, content: &Value) -> Result<Quote, QuoteError> {
+fn sticker(most: usize, name: &str, content: &Value) -> Result<Quote, QuoteError> {
     let content = new_content(content);
-    let mut out = attachment(name, "m.image", content)?;
+    let mut out = attachment(most, name, "m.image", content)?;
     out["msgtype"] = Value::String("m.image".to_owned());
     Ok(Quote {
         event_type: "m.room.message".to_owned(),

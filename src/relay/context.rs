@@ -138,9 +138,21 @@ impl<'a> Context<'a> {
 }
 
 impl Context<'_> {
-    /// Returns the participant whom the source room shows as `user`.
-    pub(super) fn alias_of(&self, user: &str) -> Option<&Alias> {
-        self.aliases.iter().find(|alias| alias.source == user)
+    /// Returns whether the source room shows a participant as `user`.
+    pub(super) fn is_participant(&self, user: &UserId) -> bool {
+        self.aliases.iter().any(|alias| alias.source == user)
+    }
+
+    /// Returns the participant whom the source room shows as `user`, if a message in the target
+    /// room may name them. In the source room a ghost can stand for a person of the target room and
+    /// for a masked person, and nobody there knows for which: to name the one would tell the target
+    /// room who the other is.
+    pub(super) fn mentionable(&self, user: &str) -> Option<&Alias> {
+        let mut shown = self.aliases.iter().filter(|alias| alias.source == user);
+        let first = shown.next()?;
+        shown
+            .all(|alias| alias.target == first.target)
+            .then_some(first)
     }
 
     /// Returns whether the sender's homeserver is the service's own, and so no secret.

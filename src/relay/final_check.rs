@@ -27,7 +27,7 @@ impl FinalCheck {
         let mut needles = vec![format!("roomid/{}", room.trim_start_matches('!')), room];
         let others = context.aliases.iter().filter(|p| p.source != p.target);
         let mut users: Vec<&str> = others.map(|p| p.source.as_str()).collect();
-        if context.alias_of(context.sender.as_str()).is_none() {
+        if !context.is_participant(context.sender) {
             users.push(context.sender.as_str());
         }
         for user in users {

@@ -33,6 +33,7 @@ pub(crate) fn conversation(origin: &RoomId) -> Conversation {
         started_at: NOW,
         last_return_at: None,
         notices_sent_in: Vec::new(),
+        removals: 0,
         ended: false,
     }
 }

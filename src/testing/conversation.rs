@@ -70,6 +70,7 @@ impl ConversationBuilder {
             started_at: Timestamp(0),
             last_return_at: None,
             notices_sent_in: Vec::new(),
+            removals: 0,
             ended: false,
         })
     }

@@ -91,9 +91,11 @@ async fn whoami_says_what_is_kept() {
         talk.ask(sam(), "whoami").await,
         "You're @samuel:example.org. You have @other and @sam. You've blocked one person.\n\n\
          I'm @_dm_.bot:example.org. I keep your Matrix ID, your handles and how they're set up, \
-         whom you've blocked and accepted, who is asking to reach you, your masked conversations \
-         (who is in them, and for a year which message is the copy of which), and for 90 days who \
-         was introduced to whom. I don't keep what you write to each other."
+         the name you want to be seen by, whom you've blocked and accepted, who is asking to reach \
+         you, your masked conversations (who is in them, and for a year which message is the copy \
+         of which), for 90 days who was introduced to whom, and for two days how often you've used \
+         me. What you write to each other I keep only while it waits to be passed on, as encrypted \
+         as it came."
     );
 }
 

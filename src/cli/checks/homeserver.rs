@@ -245,8 +245,8 @@ impl Checker<'_> {
             // With `inhibit_user_in_use_error` Synapse says this of every name, so another request
             // follows.
             Ok(_) => {}
-            Err(MatrixError::Refused { errcode, .. }) => {
-                return match errcode.as_deref() {
+            Err(error) => {
+                return match error.errcode() {
                     Some("M_EXCLUSIVE" | "M_INVALID_USERNAME") => {
                         Ok(format!("people cannot register {GHOST_PREFIX}… names"))
                     }
@@ -256,26 +256,25 @@ impl Checker<'_> {
                     Some("M_UNRECOGNIZED") => Ok(format!(
                         "another service registers users here; it has to refuse {GHOST_PREFIX}… names"
                     )),
-                    _ => Err(open()),
+                    Some("M_USER_IN_USE") => Err(open()),
+                    _ => Err(unclear_namespace(&error)),
                 };
             }
-            Err(error) => return Err(Problem::from_error(&error, "see the homeserver's log")),
         }
         // The first step of a registration creates no user: it returns what would be asked next.
         let mut first = register::v3::Request::new();
         first.username = Some(name);
         match self.homeserver.send_unauthenticated(first).await {
-            Err(error)
-                if ["M_EXCLUSIVE", "M_INVALID_USERNAME", "M_FORBIDDEN"]
-                    .iter()
-                    .any(|code| error.has_errcode(code)) =>
-            {
-                Ok(format!("people cannot register {GHOST_PREFIX}… names"))
-            }
-            Err(error) if error.is_temporary() => {
-                Err(Problem::from_error(&error, "see the homeserver's log"))
-            }
-            _ => Err(open()),
+            Ok(_) => Err(open()),
+            Err(error) => match error.errcode() {
+                Some("M_EXCLUSIVE" | "M_INVALID_USERNAME" | "M_FORBIDDEN") => {
+                    Ok(format!("people cannot register {GHOST_PREFIX}… names"))
+                }
+                Some("M_USER_IN_USE") => Err(open()),
+                // What would be asked next is an answer with this status and without an errcode.
+                None if error.status() == Some(401) => Err(open()),
+                _ => Err(unclear_namespace(&error)),
+            },
         }
     }
 
@@ -310,6 +309,27 @@ impl Checker<'_> {
                  encryption_enabled_by_default_for_room_type: invite",
             ))
         }
+    }
+}
+
+/// Returns the problem of an error that says nothing about the names that people can register: of a
+/// homeserver that fails, or of a proxy in front of it that keeps these requests from it.
+fn unclear_namespace(error: &MatrixError) -> Problem {
+    if error.is_temporary() {
+        return Problem::from_error(error, "see the homeserver's log");
+    }
+    let problem = Problem::from_error(
+        error,
+        "let the proxy in front of the homeserver pass on /_matrix/client/v3/register and \
+         /_matrix/client/v3/register/available, or set homeserver.url to the homeserver itself",
+    );
+    let wrong = problem.wrong;
+    Problem {
+        wrong: format!(
+            "it could not be found out whether people can register names that begin with \
+             {GHOST_PREFIX}: {wrong}"
+        ),
+        ..problem
     }
 }
 

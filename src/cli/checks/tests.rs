@@ -415,6 +415,25 @@ async fn names_like_ours_must_be_refused_to_people() {
         let problem = both.checker().await.check_namespace().await.unwrap_err();
         assert!(problem.remedy.contains("exclusive: true"), "{problem}");
     }
+    // A proxy refuses with a page of its own, and some errcodes say nothing about names.
+    for fake in [
+        wrong("available", 403, json!("<html>Forbidden</html>")),
+        wrong("available", 401, json!("<html>Unauthorized</html>")),
+        wrong("available", 200, json!("<html>Welcome</html>")),
+        wrong("available", 400, code("M_UNKNOWN")),
+        wrong("register as anybody", 403, json!("<html>Forbidden</html>")),
+        wrong("register as anybody", 404, json!("<html>Not found</html>")),
+        wrong("register as anybody", 200, json!("<html>Welcome</html>")),
+    ] {
+        let both = Both::new(fake).await;
+        let problem = both.checker().await.check_namespace().await.unwrap_err();
+        assert!(
+            problem.wrong.contains("could not be found out"),
+            "{problem}"
+        );
+        assert!(problem.remedy.contains("/register/available"), "{problem}");
+        assert!(!problem.is_temporary, "{problem}");
+    }
     let both = Both::new(wrong("available", 429, code("M_LIMIT_EXCEEDED"))).await;
     assert!(
         both.checker()

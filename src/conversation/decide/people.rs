@@ -207,25 +207,23 @@ impl Transition {
 
     /// Takes a masked person out of the conversation.
     pub(super) fn remove_masked(&mut self, person: usize) {
-        let Some((room, status)) = self.state.portal_mut(person) else {
+        let Some((_, status)) = self.state.portal_mut(person) else {
             return;
         };
         if std::mem::replace(status, PortalStatus::Closed) == PortalStatus::Closed {
             return;
         }
-        let portal = room.clone();
+        self.state.removals += 1;
         if !self.state.people.iter().any(Participant::is_masked) {
             return self.end();
         }
         self.send_notice(RoomRole::Portal(person), Notice::Ended, "ended");
         self.emit(RoomRole::Portal(person), Effect::LeaveRoom);
         let name = self.state.people[person].name.clone();
-        // A person who comes back has another portal, and may leave again.
-        let (origin, portal) = (
-            room_name(self.state.origin.as_ref()),
-            room_name(portal.as_ref()),
-        );
-        let cause = format!("gone {origin} {person} {portal}");
+        // A person who comes back may be taken out again, even before they have a portal. The
+        // homeserver would take the same cause for the same notice.
+        let origin = room_name(self.state.origin.as_ref());
+        let cause = format!("gone {origin} {person} {}", self.state.removals);
         self.send_notice(RoomRole::Origin, Notice::PersonLeft { name }, &cause);
         self.emit(RoomRole::Origin, Effect::RemoveGhost { person });
         self.ensure_all_portals(RoomRole::Origin);

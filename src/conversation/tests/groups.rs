@@ -296,6 +296,35 @@ fn a_masked_person_who_was_sent_away_from_a_group_can_be_invited_again() {
 }
 
 #[test]
+fn the_group_is_told_each_time_that_a_masked_person_is_sent_away() {
+    let sent_away = Input::Member {
+        role: RoomRole::Origin,
+        user: owned_user_id!("@_dm_kim:hs.test"),
+        membership: "leave".to_owned(),
+        by_others: true,
+        redacts: false,
+        ghost: None,
+    };
+    // She has no portal, neither the first time nor the second.
+    let told = |decision: &Decision| {
+        let mut effects = decision.effects.iter();
+        effects.find_map(|(_, effect)| match effect {
+            Effect::SendNotice {
+                notice: Notice::PersonLeft { .. },
+                cause,
+            } => Some(cause.clone()),
+            _ => None,
+        })
+    };
+    let first = after(with_bob(), &[kim_was_added(&[]), sent_away.clone()]);
+    let state = first.state.clone().unwrap();
+    let again = after(state, &[kim_was_added_at(Timestamp(1), &[]), sent_away]);
+    assert!(told(&first).is_some());
+    assert!(told(&again).is_some());
+    assert_ne!(told(&first), told(&again));
+}
+
+#[test]
 fn one_masked_person_fewer_does_not_end_a_group() {
     let inputs = [
         kim_was_added(&[one()]),

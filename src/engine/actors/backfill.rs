@@ -187,9 +187,21 @@ impl Room {
         if !introductions.any(|introduction| introduction.ghost == *ghost) {
             return Ok(());
         }
+        let mut left: Vec<(RoomEvent, Box<RawValue>)> = Vec::new();
+        let mut read = Ok(());
         for (event, json) in self.engine.read_back(ghost, &self.id).await? {
-            match self.handle_event(event, json.get(), Batch::new()).await {
-                // It is tried again from the inbox: what can be read must not wait for it.
+            // What a person said later must not overtake what is left of theirs.
+            if left
+                .iter()
+                .any(|(earlier, _)| earlier.sender == event.sender)
+            {
+                left.push((event, json));
+                continue;
+            }
+            let handled = self.handle_event(event.clone(), json.get(), Batch::new());
+            match handled.await {
+                Ok(()) => {}
+                // It is tried again from the inbox: what other people say must not wait for it.
                 Err(error) if error.fate() == Fate::Failing && !error.is_outage() => {
                     tracing::info!(room = %self.id, %error, "an event is left to the inbox");
                     self.record = self
@@ -198,12 +210,16 @@ impl Room {
                         .get::<Rooms>(&self.id)?
                         .unwrap_or_default();
                     self.written = None;
-                    self.engine.accept_read_back(&self.id, &[json]).await?;
+                    left.push((event, json));
                 }
-                handled => handled?,
+                Err(error) => {
+                    read = Err(error);
+                    break;
+                }
             }
         }
-        Ok(())
+        self.engine.leave_to_inbox(&self.id, &left).await?;
+        read
     }
 
     /// Checks who is in the room and reads back: the person may have written before the bot joined.

@@ -1,6 +1,8 @@
 //! Dispatches what has arrived in a room.
 
+use futures_util::FutureExt as _;
 use ruma::OwnedUserId;
+use serde_json::value::RawValue;
 
 use crate::{
     bot::NoticeText,
@@ -9,6 +11,7 @@ use crate::{
         EngineError,
         control_room::{Control, ControlEffect},
         event::RoomEvent,
+        inbox::dedup::InHand,
         introductions::admission::GhostInvite,
         records::{Inbox, InboxItem, QueuedEffect, Seen},
         retry::Retry,
@@ -128,16 +131,31 @@ impl Room {
         &mut self,
         event: RoomEvent,
         json: &str,
-        mut batch: Batch,
+        batch: Batch,
     ) -> Result<(), EngineError> {
         let seen = self.engine.store().get::<Seen>(&event.id)?;
         if seen.as_ref().is_some_and(|seen| seen.handled) {
             return Ok(self.engine.store().apply(batch)?);
         }
-        let _until_written = match seen {
+        let until_written = match seen {
             Some(_) => None,
             None => Some(self.engine.take_in_hand(&event.id).await),
         };
+        let handled = self.handle_new_event(event, json, batch).boxed().await;
+        if handled.is_err() && until_written.is_some_and(InHand::release) {
+            let json = RawValue::from_string(json.to_owned())?;
+            self.engine.accept_read_back(&self.id, &[json]).await?;
+        }
+        handled
+    }
+
+    /// Handles an event that is not handled yet.
+    async fn handle_new_event(
+        &mut self,
+        event: RoomEvent,
+        json: &str,
+        mut batch: Batch,
+    ) -> Result<(), EngineError> {
         // The bot reads nothing until it knows whose room this is; then it reads back.
         let bot_is_here = self.bot_is_here();
         let unread = bot_is_here && !self.is_ready() && event.membership().is_none();
@@ -187,7 +205,7 @@ impl Room {
     ) -> Result<(), EngineError> {
         let state: Vec<_> = state
             .into_iter()
-            .filter_map(|json| serde_json::value::RawValue::from_string(json).ok())
+            .filter_map(|json| RawValue::from_string(json).ok())
             .collect();
         let Some((asker, sent_at)) = asker_of(user, &state) else {
             let letter = DeadLetter {
@@ -221,7 +239,7 @@ impl Room {
 /// two of them disagree, the asker is unknown.
 fn asker_of(
     user: &OwnedUserId,
-    state: &[Box<serde_json::value::RawValue>],
+    state: &[Box<RawValue>],
 ) -> Option<(OwnedUserId, Option<Timestamp>)> {
     let invites = state.iter().filter_map(|event| {
         let event: serde_json::Value = serde_json::from_str(event.get()).ok()?;

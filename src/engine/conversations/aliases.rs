@@ -4,12 +4,13 @@ use rand::Rng as _;
 use ruma::OwnedRoomId;
 
 use crate::{
-    conversation::{Conversation, Home, Input, PortalStatus},
+    conversation::{Conversation, Home, Input, Participant, PortalStatus, RoomRole},
     directory::{HandleRecord, Mode, PAIR_RETRY},
     engine::{Engine, EngineError, conversations::repository::is_there},
     handle::{GHOST_PREFIX, Handle, ghost_id},
     ids::{Ghost, Person},
     introduction::Refusal,
+    relay::Alias,
     store::Batch,
 };
 
@@ -140,4 +141,49 @@ impl Engine {
         ghost_id(&format!("{GHOST_PREFIX}.p{name}"), server)
             .ok_or(EngineError::Refused(Refusal::Impossible))
     }
+}
+
+/// Returns the aliases of the people in a conversation, as the two rooms show them.
+pub(in crate::engine) fn aliases(
+    conversation: &Conversation,
+    source: RoomRole,
+    target: RoomRole,
+) -> Vec<Alias> {
+    let people = conversation.people.iter().enumerate();
+    people
+        .filter(|(index, _)| !is_superseded(conversation, *index, source, target))
+        .filter_map(|(index, person)| {
+            Some(Alias {
+                source: conversation.shown_as(index, source)?.clone(),
+                target: conversation.shown_as(index, target)?.clone(),
+                name: person.name.clone(),
+            })
+        })
+        .collect()
+}
+
+/// Returns whether a person's ghost in the source room means a masked person instead of them: one
+/// who takes part while they no longer do, or the owner of the target room.
+fn is_superseded(
+    conversation: &Conversation,
+    index: usize,
+    source: RoomRole,
+    target: RoomRole,
+) -> bool {
+    let people = &conversation.people;
+    let is_ghost = |index: usize| conversation.home_of(index) != source;
+    let rank = |index: usize, person: &Participant| {
+        let owns_target = matches!(target, RoomRole::Portal(owner) if owner == index);
+        (person.takes_part(), owns_target)
+    };
+    let Some(person) = people.get(index).filter(|_| is_ghost(index)) else {
+        return false;
+    };
+    let mut others = people.iter().enumerate();
+    others.any(|(other, masked)| {
+        masked.ghost == person.ghost
+            && matches!(masked.home, Home::Portal { .. })
+            && is_ghost(other)
+            && rank(other, masked) > rank(index, person)
+    })
 }

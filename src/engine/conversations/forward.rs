@@ -12,6 +12,7 @@ use crate::{
     engine::{
         EngineError,
         conversations::{
+            aliases::aliases,
             event_map::{EventMap, note},
             failures::not_delivered,
         },
@@ -22,7 +23,7 @@ use crate::{
     },
     ids::{Ghost, Person},
     introduction::Refusal,
-    relay::{self, Alias, Context, Masking, TranslateError},
+    relay::{self, Context, Masking, TranslateError},
     store::{Batch, prefix},
 };
 
@@ -388,22 +389,4 @@ pub(in crate::engine) struct Route {
     pub sender: usize,
     /// The room that the event goes to.
     pub target: RoomRole,
-}
-
-/// Returns everybody's alias, as the two rooms show them.
-pub(in crate::engine) fn aliases(
-    conversation: &Conversation,
-    source: RoomRole,
-    target: RoomRole,
-) -> Vec<Alias> {
-    let indices = 0..conversation.people.len();
-    indices
-        .filter_map(|index| {
-            Some(Alias {
-                source: conversation.shown_as(index, source)?.clone(),
-                target: conversation.shown_as(index, target)?.clone(),
-                name: conversation.people.get(index)?.name.clone(),
-            })
-        })
-        .collect()
 }

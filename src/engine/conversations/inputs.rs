@@ -39,6 +39,7 @@ fn new_conversation(
         started_at: now,
         last_return_at: None,
         notices_sent_in: Vec::new(),
+        removals: 0,
         ended: false,
     }
 }

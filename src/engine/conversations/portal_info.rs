@@ -7,7 +7,7 @@ use crate::{
     conversation::{Conversation, Input, Participant, RoomRole, names_at, names_to_remember},
     engine::{
         Engine, EngineError,
-        conversations::{event_map::EventMap, forward::aliases},
+        conversations::{aliases::aliases, event_map::EventMap},
         room::Room,
     },
     ids::{Ghost, Person},

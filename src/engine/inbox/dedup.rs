@@ -1,7 +1,7 @@
 //! Remembers for a week what has arrived, so that nothing is accepted twice.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -68,12 +68,14 @@ pub(in crate::engine) fn digest(user: &OwnedUserId, message: &ToDeviceMessage<'_
 }
 
 /// The events that rooms are handling although they have not arrived: those of a history. If one of
-/// them was accepted meanwhile, it would be noted as not handled after it had been.
+/// them was accepted meanwhile, it would be noted as not handled after it had been. Each room
+/// handles one at a time. The value says whether the event came meanwhile: the homeserver does not
+/// push it again, so it must not get lost if it cannot be handled.
 #[derive(Default)]
-pub(in crate::engine) struct EventsInHand(Mutex<HashSet<OwnedEventId>>);
+pub(in crate::engine) struct EventsInHand(Mutex<HashMap<OwnedEventId, bool>>);
 
 impl EventsInHand {
-    fn events(&self) -> MutexGuard<'_, HashSet<OwnedEventId>> {
+    fn events(&self) -> MutexGuard<'_, HashMap<OwnedEventId, bool>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -82,6 +84,14 @@ impl EventsInHand {
 pub(in crate::engine) struct InHand {
     engine: Engine,
     event: OwnedEventId,
+}
+
+impl InHand {
+    /// Releases the event, and returns whether it came while it was in hand.
+    pub(in crate::engine) fn release(self) -> bool {
+        let came_meanwhile = self.engine.0.in_hand.events().remove(&self.event);
+        came_meanwhile.unwrap_or_default()
+    }
 }
 
 impl Drop for InHand {
@@ -95,17 +105,22 @@ impl Engine {
     pub(in crate::engine) async fn take_in_hand(&self, event: &OwnedEventId) -> InHand {
         // It may be in what is being accepted at this moment.
         let _accepting = self.0.inbox_lock.lock().await;
-        self.0.in_hand.events().insert(event.clone());
+        self.0.in_hand.events().insert(event.clone(), false);
         InHand {
             engine: self.clone(),
             event: event.clone(),
         }
     }
 
-    /// Returns whether an event has arrived or is being handled. The caller holds the inbox lock.
+    /// Returns whether an event that comes has arrived before or is being handled; if it is, notes
+    /// that it came. The caller holds the inbox lock.
     pub(in crate::engine) fn is_known(&self, event: &OwnedEventId) -> Result<bool, StoreError> {
+        if let Some(came_meanwhile) = self.0.in_hand.events().get_mut(event) {
+            *came_meanwhile = true;
+            return Ok(true);
+        }
         // In this order: what is no longer in hand is written.
-        Ok(self.0.in_hand.events().contains(event) || self.store().contains::<Seen>(event)?)
+        self.store().contains::<Seen>(event)
     }
 
     /// Returns whether an event is so old that its arrival may have been forgotten.

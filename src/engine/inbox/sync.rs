@@ -228,7 +228,10 @@ impl Engine {
     }
 
     /// Writes accepted items; the caller holds the inbox lock.
-    fn write_inbox(&self, mut taken: InboxWrites) -> Result<InboxWrites, EngineError> {
+    pub(in crate::engine) fn write_inbox(
+        &self,
+        mut taken: InboxWrites,
+    ) -> Result<InboxWrites, EngineError> {
         self.stage_dead_letters(&taken.dead_letters, &mut taken.batch)?;
         self.store().apply(taken.finish_batch()?)?;
         taken.until = self.next();
@@ -236,7 +239,10 @@ impl Engine {
     }
 
     /// Makes accepted items durable, and wakes their rooms.
-    async fn flush_and_wake(&self, taken: InboxWrites) -> Result<(), EngineError> {
+    pub(in crate::engine) async fn flush_and_wake(
+        &self,
+        taken: InboxWrites,
+    ) -> Result<(), EngineError> {
         self.store().flush().await?;
         self.mark_durable(taken.until);
         for room in taken.rooms {

@@ -1,7 +1,7 @@
 //! What is passed on, edited and deleted, with keys and a homeserver.
 
 use matrix_sdk_crypto::EncryptionSettings;
-use ruma::{OwnedEventId, RoomId, UserId, room_id, user_id};
+use ruma::{OwnedEventId, RoomId, UserId, owned_event_id, room_id, user_id};
 use serde_json::{Value, json, value::RawValue};
 
 use crate::{
@@ -10,12 +10,16 @@ use crate::{
     engine::{
         control_room::{Control, ControlPhase},
         event::RoomEvent,
-        records::{ControlRooms, Inbox, Outbox, QueuedEffect, QuotedEvents, RetainedEvents},
+        records::{
+            ControlRooms, Inbox, InboxItem, Outbox, QueuedEffect, QuotedEvents, RetainedEvents,
+            Seen,
+        },
         room::Room,
     },
     handle::{Handle, HandleRules},
     ids::Ghost,
     introduction::{Effect, Phase},
+    matrix::Transaction,
     store::{Batch, Store, prefix},
     testing::{self, EventFactory, FakeHomeserver, NOW, Person, TestEngine, bot, encrypted_event},
 };
@@ -325,36 +329,120 @@ async fn a_masked_request_shows_neither_the_asker_nor_their_device() {
     }
 }
 
-#[tokio::test]
-async fn a_look_leaves_what_cannot_be_read_at_the_moment_to_the_inbox() {
+/// Alice is of a server that is away, and has sent a message, whose key has come.
+async fn with_a_line_that_waits_for_alices_server() -> (Chat, Box<RawValue>) {
     let mut chat = Chat::in_phase(Phase::Closing).await;
     chat.alice = Person::new(&chat.fake, "@alice:far.test").await;
     let asker = testing::person("@alice:far.test").clone();
     chat.room.record.introductions[0].invite.asker = asker.into();
     chat.room.commit(Batch::new(), []).unwrap();
-    let event = chat
-        .encrypts(json!({"msgtype": "m.text", "body": "one more thing"}))
-        .await;
+    let event = chat.encrypts(text("one more thing")).await;
     chat.fake.set_unreachable("far.test", true);
     chat.receives(chat.take_keys()).await;
-    let history = vec![serde_json::from_str(event.get()).unwrap()];
-    chat.fake.put_history(here().as_str(), history);
-    let look = QueuedEffect::Introduction {
+    (chat, event)
+}
+
+fn look() -> QueuedEffect {
+    QueuedEffect::Introduction {
         ghost: Ghost::new(sam().to_owned()),
         effect: Effect::Look,
-    };
-    for _ in 0..2 {
-        chat.room.backfill_for(&look).await.unwrap();
     }
-    let waiting = prefix(&here().to_owned());
-    let mut waiting = chat.store.scan::<Inbox>(&waiting, None, 10).unwrap();
+}
+
+fn id_of(json: &str) -> OwnedEventId {
+    RoomEvent::parse(json, None).unwrap().id
+}
+
+fn transaction(events: &[&RawValue]) -> Transaction {
+    let body = json!({ "events": events }).to_string();
+    Transaction::parse(body.as_bytes()).unwrap()
+}
+
+impl Chat {
+    /// What waits in the inbox, in order.
+    fn waiting(&self) -> Vec<(u64, InboxItem)> {
+        let room = prefix(&here().to_owned());
+        let waiting = self.store.scan::<Inbox>(&room, None, 10).unwrap();
+        let waiting = waiting.into_iter();
+        waiting.map(|((_, number), item)| (number, item)).collect()
+    }
+
+    fn waiting_events(&self) -> Vec<OwnedEventId> {
+        let waiting = self.waiting().into_iter();
+        let events = waiting.filter_map(|(_, item)| match item {
+            InboxItem::Event(json) | InboxItem::AfterGap(json) => Some(id_of(&json)),
+            _ => None,
+        });
+        events.collect()
+    }
+}
+
+#[tokio::test]
+async fn a_look_leaves_what_cannot_be_read_at_the_moment_to_the_inbox() {
+    let (mut chat, event) = with_a_line_that_waits_for_alices_server().await;
+    let history = vec![serde_json::from_str(event.get()).unwrap()];
+    chat.fake.put_history(here().as_str(), history);
+    for _ in 0..2 {
+        chat.room.backfill_for(&look()).await.unwrap();
+    }
+    let mut waiting = chat.waiting();
     assert_eq!(waiting.len(), 1);
-    let ((_, number), item) = waiting.pop().unwrap();
+    let (number, item) = waiting.pop().unwrap();
     assert!(chat.room.engine.is_durable(number));
 
     chat.fake.set_unreachable("far.test", false);
     chat.room.dispatch(number, item).await.unwrap();
-    let id: Value = serde_json::from_str(event.get()).unwrap();
-    let id = id["event_id"].as_str().unwrap().try_into().unwrap();
-    assert!(chat.is_kept(&id), "it is passed on");
+    assert!(chat.is_kept(&id_of(event.get())), "it is passed on");
+}
+
+#[tokio::test]
+async fn what_a_person_said_later_does_not_overtake_what_a_look_leaves_to_the_inbox() {
+    let (mut chat, line) = with_a_line_that_waits_for_alices_server().await;
+    let said = |sender: &str, id: &str| {
+        let events = EventFactory::room(here()).sender(sender);
+        events.event("m.room.message", id, text("without encryption"))
+    };
+    let alice = "@alice:far.test";
+    let second = said(alice, "$second");
+    let third = said(alice, "$third");
+    let newest_first = vec![
+        third.clone(),
+        said("@kim:hs.test", "$kims"),
+        second.clone(),
+        serde_json::from_str(line.get()).unwrap(),
+    ];
+    chat.fake.put_history(here().as_str(), newest_first);
+    // The homeserver pushes what was sent after the ghost came, and more of it meanwhile.
+    let raw = |event: &Value| serde_json::value::to_raw_value(event).unwrap();
+    let fourth = raw(&said(alice, "$fourth"));
+    let pushed = transaction(&[&raw(&third), &fourth]);
+    chat.room.engine.accept_transaction(pushed).await.unwrap();
+    chat.room.backfill_for(&look()).await.unwrap();
+    let in_order = [
+        id_of(line.get()),
+        owned_event_id!("$second"),
+        owned_event_id!("$third"),
+        owned_event_id!("$fourth"),
+    ];
+    assert_eq!(chat.waiting_events(), in_order);
+    let engine = &chat.room.engine;
+    assert!(chat.waiting().iter().all(|(n, _)| engine.is_durable(*n)));
+    let kims = owned_event_id!("$kims");
+    let kims = chat.store.get::<Seen>(&kims).unwrap();
+    assert!(kims.is_some_and(|seen| seen.handled), "nobody else waits");
+}
+
+#[tokio::test]
+async fn what_comes_while_it_is_handled_out_of_a_history_is_not_lost_if_that_fails() {
+    let (mut chat, line) = with_a_line_that_waits_for_alices_server().await;
+    let engine = chat.room.engine.clone();
+    let event = RoomEvent::parse(line.get(), None).unwrap();
+    let (handled, accepted) = tokio::join!(
+        chat.room.handle_event(event, line.get(), Batch::new()),
+        engine.accept_transaction(transaction(&[&line])),
+    );
+    assert!(handled.is_err());
+    accepted.unwrap();
+    assert_eq!(chat.waiting_events(), [id_of(line.get())]);
+    assert!(engine.is_durable(chat.waiting()[0].0));
 }

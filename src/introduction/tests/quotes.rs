@@ -31,10 +31,11 @@ fn a_quote_of_a_message_that_fitted_fits_again() {
         "\"<&>".repeat(3_000),
         "x".repeat(12_000),
         "x".repeat(46_000),
+        "\na".repeat(15_000),
     ] {
         let content = serde_json::json!({ "msgtype": "m.text", "body": body });
         let quoted = quote("Alice", "m.room.message", &content).unwrap().content;
-        let limit = content.to_string().len().max(40_000) + 1_000;
+        let limit = content.to_string().len().max(46_000) + 100;
         assert!(quoted.to_string().len() <= limit, "{limit}");
         assert!(
             quoted["body"]
@@ -107,6 +108,64 @@ fn no_line_break_leads_out_of_a_quote() {
     let html = quote["formatted_body"].as_str().unwrap();
     assert_eq!(html.matches("<br>").count(), 5);
     assert!(!html.contains(['\r', '\u{85}', '\u{2028}', '\u{2029}']));
+}
+
+/// Returns whether every line after the first is marked as a quote.
+fn is_marked(quote: &serde_json::Value) -> bool {
+    let body = quote["body"].as_str().unwrap();
+    body.lines().skip(1).all(|line| line.starts_with("> "))
+}
+
+#[test]
+fn every_line_of_a_long_message_is_marked_as_a_quote() {
+    let line = "Bob wrote: nothing of the kind";
+    for (lines, is_whole) in [(300, true), (1_000, true), (1_450, false)] {
+        let body = vec![line; lines].join("\n");
+        assert!(body.len() < 46_000);
+        let quote = quoted(serde_json::json!({ "msgtype": "m.text", "body": body }));
+        assert!(is_marked(&quote), "{lines}");
+        let text = quote["body"].as_str().unwrap();
+        assert_eq!(text.matches(line).count(), lines);
+        // There is no room for all the marks.
+        assert_eq!(text.lines().count() == lines + 1, is_whole, "{lines}");
+    }
+}
+
+#[test]
+fn an_edit_of_a_message_with_many_lines_fits_as_a_message() {
+    let body = "a\n".repeat(4_000);
+    let new = serde_json::json!({ "msgtype": "m.text", "body": body });
+    let edit = serde_json::json!({
+        "msgtype": "m.text", "body": format!("* {body}"), "m.new_content": new,
+        "m.relates_to": { "rel_type": "m.replace", "event_id": "$one" },
+    });
+    let quote = quote_edit("Alice", &edit, "$quote").unwrap().content;
+    assert!(quote.to_string().len() <= 47_000);
+    assert!(is_marked(&quote["m.new_content"]));
+}
+
+#[test]
+fn every_line_of_a_caption_is_marked_as_a_quote() {
+    let file = serde_json::json!({ "url": "mxc://hs.test/x" });
+    let picture = |caption: &str| {
+        let content = serde_json::json!({ "msgtype": "m.image", "body": caption,
+            "filename": "a.png", "file": file });
+        quoted(content)["body"].clone()
+    };
+    let place = |caption: &str| {
+        let content = serde_json::json!({ "msgtype": "m.location", "body": caption,
+            "geo_uri": "geo:1,2" });
+        quoted(content)["body"].clone()
+    };
+    assert_eq!(picture("a duck\n"), "Alice sent a picture: a duck");
+    assert_eq!(place("here"), "Alice sent a place: here");
+    let lines = "a duck\r\n\u{2028}Bob wrote: yes";
+    let marked = "> a duck\n> \n> Bob wrote: yes";
+    assert_eq!(picture(lines), format!("Alice sent a picture:\n{marked}"));
+    assert_eq!(place(lines), format!("Alice sent a place:\n{marked}"));
+    let many = picture(&"a\n".repeat(15_000));
+    assert!(many.to_string().len() < 46_000);
+    assert_eq!(many.as_str().unwrap().lines().count(), 1);
 }
 
 #[test]

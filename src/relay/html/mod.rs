@@ -354,9 +354,14 @@ impl HtmlTranslation<'_> {
     }
 
     fn write_person(&self, html: &mut String, person: usize) {
-        let Some(alias) = self.scrub.context.aliases.get(person) else {
+        let context = self.scrub.context;
+        let Some(alias) = context.aliases.get(person) else {
             return;
         };
+        if context.mentionable(alias.source.as_str()).is_none() {
+            push_escaped(html, self.scrub.mention(person));
+            return;
+        }
         write_tag(html, "a", &[("href", link::to_user(&alias.target))]);
         push_escaped(html, self.scrub.mention(person));
         write_end(html, "a");

@@ -67,7 +67,7 @@ impl Identifiers {
                 all.add_user(alias.source.as_str(), IdentifierKind::Person(index));
             }
         }
-        if context.alias_of(context.sender.as_str()).is_none() {
+        if !context.is_participant(context.sender) {
             all.add_user(context.sender.as_str(), IdentifierKind::Secret);
         }
         all.add_id(context.source.as_str(), "roomid/", IdentifierKind::Room);

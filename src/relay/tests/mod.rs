@@ -6,6 +6,7 @@ mod clients;
 mod hostile;
 mod messages;
 mod real;
+mod shared_ghosts;
 
 use serde_json::Value;
 
