@@ -201,12 +201,11 @@ pub(super) fn too_old(age: Duration) -> NoticeText {
 
 /// Tells an owner that a request can no longer be answered.
 pub fn request_ended(number: u32, asker: &str) -> NoticeText {
-    NoticeText::new(&format!("Request {number} has ended without an answer: "))
-        .name(asker)
-        .and(
-            " has left, or your time to answer was up. You can no longer accept it. If they ask \
-             again, I'll show you a new request.",
-        )
+    NoticeText::new(&format!(
+        "Request {number} has ended without an answer, so you can no longer accept it. If "
+    ))
+    .name(asker)
+    .and(" asks again, I'll show you a new request.")
 }
 
 /// Says that a command came from a device that its owner has not signed.

@@ -1,7 +1,7 @@
 //! Keys that the homeserver lost while it still has the user and the device.
 //!
-//! No request fails then: others see a user without keys, and encrypt nothing for it. So it has to be
-//! looked for.
+//! No request fails then: others see a user without keys, and encrypt nothing for it. So the service
+//! has to check.
 
 use ruma::OwnedUserId;
 
@@ -14,7 +14,7 @@ use crate::matrix::Actor;
 
 impl Machines {
     /// Returns those of our users that have published keys and are not shown with them. `asker` is
-    /// any user of ours. The answer grows with the number of users: ask for a hundred at most.
+    /// any user of ours. Ask for at most [`KEYS_ASKED_MAX`](crate::matrix::KEYS_ASKED_MAX).
     ///
     /// A user whose keys change while this runs is left out.
     pub async fn users_with_lost_keys(

@@ -1,5 +1,5 @@
-//! Makes one of our users again when the homeserver does not have it, or not its device: its database
-//! was set back, or somebody deleted the device.
+//! Makes one of our users again when the homeserver does not have it, its device or its keys: its
+//! database was set back, or somebody deleted them.
 
 use std::{sync::PoisonError, time::Duration};
 
@@ -38,7 +38,7 @@ impl Engine {
         if !self.may_restore(user) {
             return;
         }
-        tracing::error!(%user, %what, "the homeserver does not have one of our users; it is made again");
+        tracing::error!(%user, %what, "the homeserver does not have one of our users as we do; it is made again");
         match self.restore_user(user).await {
             Ok(()) => tracing::warn!(%user, "the user is made again"),
             Err(error) => {
@@ -48,7 +48,7 @@ impl Engine {
         }
     }
 
-    /// Finishes what [`Engine::restore_missing_user`] began, and a failure or a crash interrupted,
+    /// Finishes what [`Engine::make_again`] began, and a failure or a crash interrupted,
     /// until the service stops. Once the user and its device are there, no request of theirs shows
     /// that keys are missing.
     pub(in crate::engine) async fn keep_restoring_users(&self) {

@@ -6,7 +6,7 @@
 //!
 //! | folder or file | what it does |
 //! |---|---|
-//! | `maintenance` | at a start, after a restore and from time to time: notices a store that was set back, reconciles every ghost, deletes what has expired |
+//! | `maintenance` | at a start, after a restore and from time to time: notices a store that was set back, publishes keys that the homeserver lost, reconciles every ghost, deletes what has expired |
 //! | `actors` | one actor per room, which takes what arrives there in order, has it decided and carries out the effects |
 //! | `introductions`, `control_rooms` | what happens in a room with an introduction or with the bot, and how its effects are carried out |
 //! | `conversations` | conversations of masked handles: decides on them under one lock, forwards events, looks after portals |

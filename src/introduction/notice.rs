@@ -244,12 +244,13 @@ impl IntroductionNotice {
                  please wait for them."
             ),
             Self::NotKept => format!(
-                "I can pass on messages and files, but not this. Please send it again when \
-                 @{handle} is here."
+                "I can pass on messages and files to @{handle}, but not this. Please send it again \
+                 when everybody you want to reach is here."
             ),
             Self::PlainFileNotKept => format!(
                 "Your client didn't encrypt that picture or file, as is usual for stickers, so I \
-                 can't pass it on. Please send it again when @{handle} is here."
+                 can't pass it on to @{handle}. Please send it again when everybody you want to \
+                 reach is here."
             ),
             Self::OwnerDidNotCome => {
                 format!("@{handle} didn't come, so what you wrote wasn't passed on.")

@@ -212,8 +212,8 @@ fn text(most: usize, name: &str, verb: &str, msgtype: &str, body: &str) -> Value
         })
     };
     with_html
-        .or_else(|| Some(plain(marked(body))).filter(fits))
-        .unwrap_or_else(|| plain(marked(&joined(body))))
+        .or_else(|| Some(plain(with_quote_marks(body))).filter(fits))
+        .unwrap_or_else(|| plain(with_quote_marks(&joined(body))))
 }
 
 fn text_with_html(name: &str, verb: &str, msgtype: &str, body: &str) -> Value {
@@ -224,7 +224,7 @@ fn text_with_html(name: &str, verb: &str, msgtype: &str, body: &str) -> Value {
     html.push_str("</blockquote>");
     json!({
         "msgtype": msgtype,
-        "body": format!("{name} {verb}\n{}", marked(body)),
+        "body": format!("{name} {verb}\n{}", with_quote_marks(body)),
         "format": "org.matrix.custom.html",
         "formatted_body": html,
         "m.mentions": {},
@@ -233,7 +233,7 @@ fn text_with_html(name: &str, verb: &str, msgtype: &str, body: &str) -> Value {
 
 /// Returns a text with the mark of a quote before every line: a line without one would look like
 /// the ghost's own.
-fn marked(text: &str) -> String {
+fn with_quote_marks(text: &str) -> String {
     let lines: Vec<String> = text.lines().map(|line| format!("> {line}")).collect();
     lines.join("\n")
 }
@@ -243,8 +243,8 @@ fn joined(text: &str) -> String {
     text.replace('\n', " ")
 }
 
-/// Puts the caption of something that somebody sent into the body of its quote, behind `what` it
-/// is: on the same line if it has one, and else below, as a quote.
+/// Appends a caption to the body of a quote, after `what` was sent: on the same line if it is a
+/// single line, otherwise below it, as a quote.
 fn put_captioned(most: usize, out: &mut Value, what: &str, caption: &str) {
     let caption = with_plain_breaks(caption);
     let in_line = |caption: &str| Value::String(format!("{what}: {}", caption.trim_end()));
@@ -252,7 +252,7 @@ fn put_captioned(most: usize, out: &mut Value, what: &str, caption: &str) {
         out["body"] = in_line(&caption);
         return;
     }
-    out["body"] = Value::String(format!("{what}:\n{}", marked(&caption)));
+    out["body"] = Value::String(format!("{what}:\n{}", with_quote_marks(&caption)));
     if out.to_string().len() > most {
         out["body"] = in_line(&joined(&caption));
     }

@@ -15,6 +15,9 @@ use ruma::{
 
 use super::{Actor, Homeserver, MatrixError};
 
+/// Maximum number of users whose keys are asked for in one request.
+pub const KEYS_ASKED_MAX: usize = 100;
+
 /// The messages of one send-to-device request: recipient, device, content.
 pub type ToDeviceMessages = send_event_to_device::v3::Messages;
 

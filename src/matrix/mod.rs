@@ -40,7 +40,7 @@ mod proxy_tests;
 #[cfg(test)]
 mod tests;
 
-pub use devices::ToDeviceMessages;
+pub use devices::{KEYS_ASKED_MAX, ToDeviceMessages};
 pub use ephemeral::Receipt;
 pub use error::{Fate, MatrixError};
 pub use homeserver::{Actor, Homeserver, HomeserverOptions, install_crypto_provider};

@@ -145,9 +145,9 @@ impl Context<'_> {
 
     /// Returns the participant whom the source room shows as `user`, if a message in the target
     /// room may name them. In the source room a ghost can stand for a person of the target room and
-    /// for a masked person, and nobody there knows for which: to name the one would tell the target
-    /// room who the other is.
-    pub(super) fn mentionable(&self, user: &str) -> Option<&Alias> {
+    /// for a masked person, and nobody there knows for which: naming one would tell the target room who
+    /// the other is.
+    pub(super) fn alias_to_mention(&self, user: &str) -> Option<&Alias> {
         let mut shown = self.aliases.iter().filter(|alias| alias.source == user);
         let first = shown.next()?;
         shown

@@ -116,7 +116,7 @@ fn mentioned(scrub: &Scrubber<'_>, mentions: &Value) -> Value {
     if let Some(users) = mentions.get("user_ids").and_then(Value::as_array) {
         let mut mentioned: Vec<&str> = Vec::new();
         for user in users.iter().filter_map(Value::as_str) {
-            let alias = scrub.context.mentionable(user);
+            let alias = scrub.context.alias_to_mention(user);
             if let Some(alias) = alias.filter(|p| !mentioned.contains(&p.target.as_str())) {
                 mentioned.push(alias.target.as_str());
             }

@@ -184,7 +184,7 @@ impl<'a> Scrubber<'a> {
 
     /// Translates a string for programs.
     pub(super) fn token(&self, text: &str) -> String {
-        if let Some(alias) = self.context.mentionable(text) {
+        if let Some(alias) = self.context.alias_to_mention(text) {
             return alias.target.to_string();
         }
         if text == self.context.source {

@@ -181,11 +181,11 @@ fn blocked_text(
         .and("They aren't told: they see the same message as anyone who can't reach you.")
         .paragraph();
     let text = if ends_chats {
-        text.and("A chat of you two by a masked handle in which they are called ")
+        text.and("If you two have a masked chat in which they're called ")
             .name(name)
             .and(
-                " ends at once, and they see that it has ended. Groups go on, and so do chats in \
-                 which they have another name. ",
+                ", it ends at once, and they see that. Groups go on, and so do chats in which \
+                 they have another name. ",
             )
     } else {
         text.and("This only affects new chats by handle. ")

@@ -102,9 +102,8 @@ async fn the_answer_to_a_block_says_what_the_person_sees_of_it() {
     talk.ask(sam(), "mode sam masked").await;
     let said = talk.ask(sam(), "block @kim").await;
     // Only the name that is shown there ends a chat: see `Directory::is_blocked_as`.
-    let ends = "A chat of you two by a masked handle in which they are called @kim ends at once, \
-                and they see that it has ended. Groups go on, and so do chats in which they have \
-                another name.";
+    let ends = "If you two have a masked chat in which they're called @kim, it ends at once, \
+                and they see that. Groups go on, and so do chats in which they have another name.";
     assert!(said.contains(ends), "{said}");
     assert!(!said.contains("this server tells them"), "{said}");
     let said = talk.ask(sam(), "block @kim all").await;

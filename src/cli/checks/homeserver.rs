@@ -14,13 +14,11 @@ use crate::{
     config::{CHECK_LOCALPART, Setup},
     engine::{EngineError, STAMP_TYPE, Stamp, StampHistory},
     handle::GHOST_PREFIX,
-    matrix::{Actor, Homeserver, HomeserverOptions, MatrixError},
+    matrix::{Actor, Homeserver, HomeserverOptions, KEYS_ASKED_MAX, MatrixError},
 };
 
 /// Maximum number of missing ghosts that are named.
 const GHOSTS_NAMED_MAX: usize = 10;
-/// Maximum number of users whose keys are asked for in one request.
-const USERS_AT_ONCE: usize = 100;
 
 /// Connects to the homeserver.
 pub(super) async fn connect(setup: &Setup) -> Result<Homeserver, Problem> {
@@ -146,8 +144,8 @@ impl Checker<'_> {
                      back, or did somebody delete them?",
                     list_some(&missing)
                 ),
-                "restart Stonechat: it makes them again, with the same keys. Its log names those that it \
-                 cannot make",
+                "restart Stonechat: it makes them again, with the same keys (a strict handle gets \
+                 others). Its log names those that it cannot make",
             ));
         }
         let keyless = self.without_keys(devices).await?;
@@ -157,7 +155,8 @@ impl Checker<'_> {
                     "the homeserver has lost the keys of {}: nobody can write to them",
                     list_some(&keyless)
                 ),
-                "restart Stonechat: it publishes them again. Its log names those for which it cannot",
+                "restart Stonechat: it publishes them again (a strict handle gets other keys). Its log \
+                 names those for which it cannot",
             ));
         }
         if !owed.is_empty() {
@@ -174,13 +173,13 @@ impl Checker<'_> {
         Ok(format!("the homeserver has all {} of them", devices.len()))
     }
 
-    /// Returns the users that are shown without their devices.
+    /// Returns the users that are shown without their device or their identity.
     async fn without_keys(
         &self,
         devices: &[(OwnedUserId, OwnedDeviceId)],
     ) -> Result<Vec<OwnedUserId>, Problem> {
         let mut keyless = Vec::new();
-        for some in devices.chunks(USERS_AT_ONCE) {
+        for some in devices.chunks(KEYS_ASKED_MAX) {
             let Some((asker, _)) = some.first() else {
                 break;
             };
@@ -191,7 +190,8 @@ impl Checker<'_> {
                 shown.map_err(|error| Problem::from_error(&error, "see the homeserver's log"))?;
             let lost = some.iter().filter(|(user, device)| {
                 let theirs = shown.device_keys.get(user);
-                !theirs.is_some_and(|theirs| theirs.contains_key(device))
+                let has_device = theirs.is_some_and(|theirs| theirs.contains_key(device));
+                !has_device || !shown.master_keys.contains_key(user)
             });
             keyless.extend(lost.map(|(user, _)| user.clone()));
         }

@@ -111,7 +111,12 @@ async fn homeserver(fake: Arc<Fake>) -> String {
                     (user.clone(), json!({ format!("STONE{number}"): {} }))
                 });
                 let shown: serde_json::Map<String, Value> = shown.collect();
-                fake.or("keys", json!({ "device_keys": shown }))
+                let masters = shown.keys().map(|user| (user.clone(), json!({})));
+                let masters: serde_json::Map<String, Value> = masters.collect();
+                fake.or(
+                    "keys",
+                    json!({ "device_keys": shown, "master_keys": masters }),
+                )
             }),
         )
         .route(

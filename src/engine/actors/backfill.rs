@@ -190,7 +190,7 @@ impl Room {
         let mut left: Vec<(RoomEvent, Box<RawValue>)> = Vec::new();
         let mut read = Ok(());
         for (event, json) in self.engine.read_back(ghost, &self.id).await? {
-            // What a person said later must not overtake what is left of theirs.
+            // A person's later events must not overtake an earlier one that is left to the inbox.
             if left
                 .iter()
                 .any(|(earlier, _)| earlier.sender == event.sender)

@@ -11,6 +11,7 @@ use std::time::Duration;
 use ruma::{OwnedEventId, OwnedUserId, UserId};
 
 use crate::{
+    clock,
     conversation::{Conversation, RoomRole},
     crypto::DecryptError,
     engine::{
@@ -40,6 +41,11 @@ const LOST_RECENTLY_MAX: usize = 2;
 const RECENTLY: Duration = Duration::from_secs(10 * 60);
 /// How long a lost session is remembered.
 const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// How long it is tried to begin new Olm sessions with somebody.
+const RENEWAL: Duration = Duration::from_secs(2 * 60);
+/// How long to wait before that is tried again; it doubles with each try.
+const RENEWAL_PAUSE: Duration = Duration::from_millis(500);
 
 fn session_of(event: &RoomEvent) -> Option<String> {
     let id = event.content["session_id"].as_str()?;
@@ -135,14 +141,24 @@ impl Room {
 
 impl Engine {
     /// Lets one of our users begin new Olm sessions with a person whose keys got lost. Nobody waits
-    /// for it.
+    /// for it; while the homeserver fails, it is tried again for [`RENEWAL`].
     pub(in crate::engine) fn renew_sessions(&self, user: &UserId, person: &UserId) {
         let engine = self.clone();
         let (user, person): (OwnedUserId, OwnedUserId) = (user.to_owned(), person.to_owned());
         self.spawn(async move {
-            let renewed = engine.machines().renew_olm_sessions(&user, &person).await;
-            if let Err(error) = renewed {
-                tracing::info!(%user, %error, "no new session could be begun with a person whose key got lost");
+            let until = engine.now() + RENEWAL;
+            let mut pause = RENEWAL_PAUSE;
+            loop {
+                let renewed = engine.machines().renew_olm_sessions(&user, &person).await;
+                let Err(error) = renewed.map_err(EngineError::from) else {
+                    return;
+                };
+                if !error.is_transient() || engine.now() >= until || engine.stopping() {
+                    tracing::info!(%user, %error, "no new session could be begun with a person whose key got lost");
+                    return;
+                }
+                clock::sleep(pause).await;
+                pause *= 2;
             }
         });
     }

@@ -271,7 +271,7 @@ impl Engine {
         if own {
             return Ok(());
         }
-        if self.is_known(&event.id)? || !taken.events.insert(event.id.clone()) {
+        if self.note_arrival(&event.id)? || !taken.events.insert(event.id.clone()) {
             taken.again = true;
             return Ok(());
         }

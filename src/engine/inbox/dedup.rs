@@ -112,9 +112,9 @@ impl Engine {
         }
     }
 
-    /// Returns whether an event that comes has arrived before or is being handled; if it is, notes
-    /// that it came. The caller holds the inbox lock.
-    pub(in crate::engine) fn is_known(&self, event: &OwnedEventId) -> Result<bool, StoreError> {
+    /// Returns whether an arriving event is known. If it is being handled, notes that it has
+    /// arrived. The caller holds the inbox lock.
+    pub(in crate::engine) fn note_arrival(&self, event: &OwnedEventId) -> Result<bool, StoreError> {
         if let Some(came_meanwhile) = self.0.in_hand.events().get_mut(event) {
             *came_meanwhile = true;
             return Ok(true);

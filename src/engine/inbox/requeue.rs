@@ -1,6 +1,8 @@
 //! Leaves events of a history to the inbox, in the order in which they were sent.
 
-use ruma::{OwnedEventId, OwnedRoomId};
+use std::collections::{HashMap, HashSet};
+
+use ruma::{OwnedEventId, OwnedRoomId, UserId};
 use serde_json::value::RawValue;
 
 use crate::{
@@ -25,8 +27,8 @@ struct Waiting {
 }
 
 impl Engine {
-    /// Leaves events of a room's history to its inbox, in order. What waits there of the same
-    /// senders is put behind them: it came by itself and was sent later, or is one of them. The
+    /// Leaves events of a room's history to its inbox, in order. Items of the same senders that
+    /// already wait there go behind them: they were sent later, or are among these events. The
     /// caller is the room's actor.
     pub(in crate::engine) async fn leave_to_inbox(
         &self,
@@ -36,17 +38,28 @@ impl Engine {
         if events.is_empty() {
             return Ok(());
         }
+        let senders = events.iter().map(|(event, _)| &*event.sender).collect();
+        // Most of it without the lock: nobody but the caller takes anything out.
+        let (mut waiting, last) = self.waiting_of_senders(room, &senders, None, WAITING_MAX)?;
         let taken = {
             let _one_at_a_time = self.0.inbox_lock.lock().await;
-            let mut waiting = self.waiting_of_senders(room, events)?;
+            let rest = WAITING_MAX.saturating_sub(waiting.len());
+            let (newer, _) = self.waiting_of_senders(room, &senders, last.as_ref(), rest)?;
+            waiting.extend(newer);
+            let mut among: HashMap<OwnedEventId, usize> = HashMap::new();
+            for (at, item) in waiting.iter().enumerate() {
+                among.entry(item.event.clone()).or_insert(at);
+            }
+            let mut waiting: Vec<Option<Waiting>> = waiting.into_iter().map(Some).collect();
             let mut taken = InboxWrites::default();
             for (event, json) in events {
-                match waiting.iter().position(|it| it.event == event.id) {
-                    Some(at) => self.requeue(waiting.remove(at), &mut taken)?,
+                let at = among.remove(&event.id);
+                match at.and_then(|at| waiting.get_mut(at)?.take()) {
+                    Some(item) => self.requeue(item, &mut taken)?,
                     None => self.accept_event(json, Some(room), &mut taken)?,
                 }
             }
-            for later in waiting {
+            for later in waiting.into_iter().flatten() {
                 self.requeue(later, &mut taken)?;
             }
             self.write_inbox(taken)?
@@ -54,29 +67,29 @@ impl Engine {
         self.flush_and_wake(taken).await
     }
 
-    /// Returns what waits in a room of the people who have sent these events.
+    /// Returns the events of some senders that wait in a room, among at most `limit` items that
+    /// come after one, and the last of these items.
     fn waiting_of_senders(
         &self,
         room: &OwnedRoomId,
-        events: &[(RoomEvent, Box<RawValue>)],
-    ) -> Result<Vec<Waiting>, StoreError> {
-        let waiting = self
-            .store()
-            .scan::<Inbox>(&prefix(room), None, WAITING_MAX)?;
+        senders: &HashSet<&UserId>,
+        after: Option<&(OwnedRoomId, u64)>,
+        limit: usize,
+    ) -> Result<(Vec<Waiting>, Option<(OwnedRoomId, u64)>), StoreError> {
+        let waiting = self.store().scan::<Inbox>(&prefix(room), after, limit)?;
+        let last = waiting.last().map(|(key, _)| key.clone());
         let by_them = waiting.into_iter().filter_map(|(key, item)| {
             let (InboxItem::Event(json) | InboxItem::AfterGap(json)) = &item else {
                 return None;
             };
             let waiting = RoomEvent::parse(json, Some(room))?;
-            let mut events = events.iter();
-            let is_theirs = events.any(|(event, _)| event.sender == waiting.sender);
-            is_theirs.then_some(Waiting {
+            senders.contains(&*waiting.sender).then_some(Waiting {
                 key,
                 event: waiting.id,
                 item,
             })
         });
-        Ok(by_them.collect())
+        Ok((by_them.collect(), last))
     }
 
     /// Puts an item behind everything that waits in its room.

@@ -130,6 +130,36 @@ async fn nobody_is_asked_if_the_mask_was_put_on_or_taken_off_while_the_ghost_lis
 }
 
 #[tokio::test]
+async fn nobody_is_asked_if_the_mask_is_put_on_while_the_control_room_is_made() {
+    let house = house().await;
+    house.fake.add_room(&chat(), &[&alice(), &ghost()]);
+    let invite = Invite {
+        asker: alice().into(),
+        admission: Admission::Introduce {
+            owner: samuel(),
+            handle: "sam".to_owned(),
+            strict: false,
+            back_to: None,
+            asks_first: true,
+            masked: false,
+        },
+    };
+    let introduction = Introduction::found(&chat(), &ghost(), invite, house.engine.now());
+    let held = house.fake.hold("/createRoom", "");
+    let actor = actor(&house);
+    let asked = actor.room.ask_owner(&introduction);
+    let masked = async {
+        held.comes().await;
+        mask(&house).await;
+        drop(held);
+    };
+    let (asked, ()) = tokio::join!(asked, masked);
+    assert_eq!(asked.unwrap_err().refusal(), Refusal::HandleChanged);
+    let requests = house.engine.directory().requests_of(&samuel()).unwrap();
+    assert_eq!(requests, []);
+}
+
+#[tokio::test]
 async fn only_the_bot_tells_owners_that_a_handle_is_theirs() {
     let house = house().await;
     let control_room = owned_room_id!("!control:hs.test");

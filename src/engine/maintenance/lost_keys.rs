@@ -1,9 +1,9 @@
 //! Publishes the keys of our users again when the homeserver has lost them.
 
-use crate::engine::{Engine, EngineError};
-
-/// Maximum number of users that are asked about in one request.
-const ASKED_AT_ONCE: usize = 100;
+use crate::{
+    engine::{Engine, EngineError},
+    matrix::KEYS_ASKED_MAX,
+};
 
 impl Engine {
     /// Looks for users of ours whose keys the homeserver has lost, and publishes them again. For a
@@ -13,13 +13,21 @@ impl Engine {
             return Ok(());
         };
         let users = self.machines().known_users()?;
-        for some in users.chunks(ASKED_AT_ONCE) {
+        for some in users.chunks(KEYS_ASKED_MAX) {
             if self.stopping() {
                 return Ok(());
             }
             let lost = self.machines().users_with_lost_keys(bot.actor(), some);
-            for user in lost.await? {
-                self.make_again(&user, "it is shown without its keys").await;
+            match lost.await {
+                Ok(lost) => {
+                    for user in lost {
+                        self.make_again(&user, "it is shown without its keys").await;
+                    }
+                }
+                // The others are looked at all the same.
+                Err(error) => {
+                    tracing::warn!(%error, "lost keys could not be looked for; trying again later");
+                }
             }
         }
         Ok(())

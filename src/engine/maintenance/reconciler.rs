@@ -62,11 +62,12 @@ impl Engine {
         let rate = self.0.settings.reconcile_per_second.max(1);
         let pause = Duration::from_secs(1) / rate;
         loop {
+            // First, since the round after it takes long where there are many ghosts.
+            if let Err(error) = self.publish_lost_keys().await {
+                tracing::error!(%error, "lost keys cannot be looked for");
+            }
             if let Err(error) = self.reconcile_all(pause).await {
                 tracing::warn!(%error, "reconciling failed; it goes on later");
-            }
-            if let Err(error) = self.publish_lost_keys().await {
-                tracing::warn!(%error, "it cannot be found out whether keys got lost; that is tried later");
             }
             if let Err(error) = self.forget_old_arrivals().await {
                 tracing::error!(%error, "old arrivals cannot be forgotten");

@@ -33,6 +33,7 @@ use crate::{
     },
     handle::{Handle, ghost_id},
     ids::{Ghost, Person},
+    matrix::KEYS_ASKED_MAX,
     store::{Batch, Store, StoreError, Table},
 };
 
@@ -44,8 +45,6 @@ pub const NOT_IN_BACKUPS: [u8; 3] = [RestoreProgress::ID, RoomsToNotify::ID, Sta
 const DELETE_BATCH_RECORDS: usize = 500;
 /// Maximum number of ghosts that get their new devices at the same time.
 const ROTATIONS_AT_ONCE_MAX: usize = 4;
-/// Maximum number of users that are asked about in one request.
-const ASKED_AT_ONCE: usize = 100;
 
 /// Drops everything that was waiting before the restore. Does nothing for a store that was not
 /// restored, or if this was done before.
@@ -199,7 +198,7 @@ impl Engine {
         let mut names: Vec<String> = Vec::new();
         let mut after: Option<String> = None;
         loop {
-            let page = self.directory().page(after.as_deref(), ASKED_AT_ONCE)?;
+            let page = self.directory().page(after.as_deref(), KEYS_ASKED_MAX)?;
             let Some(last) = page.last() else { break };
             after = Some(last.handle.key().to_owned());
             let gone = page.iter();
@@ -229,7 +228,7 @@ impl Engine {
         let Some(acting) = self.find_user(&bot)? else {
             return Ok(());
         };
-        for some in strangers.chunks(ASKED_AT_ONCE) {
+        for some in strangers.chunks(KEYS_ASKED_MAX) {
             let users = some.iter().cloned().map(OwnedUserId::from);
             let shown = self.homeserver().query_keys(acting.actor(), users).await?;
             for ghost in some {

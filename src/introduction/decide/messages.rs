@@ -182,7 +182,9 @@ impl IntroductionStep<'_> {
             pending.unreadable = false;
             return self.on_line();
         }
-        if pending.done && !pending.by_other {
+        // In a group, the asker has been told to send again what was given up.
+        let was_told = !self.state.direct && self.state.replied_to.contains(of);
+        if pending.done && !pending.by_other && !was_told {
             let (event, of) = (event.clone(), of.clone());
             self.effects.push(Effect::PassOnEdit { event, of });
         }

@@ -160,7 +160,7 @@ fn streams(scrub: &Scrubber<'_>, streams: &Map<String, Value>) -> Value {
             }
         }
         let user = about["user_id"].as_str();
-        if let Some(alias) = user.and_then(|user| scrub.context.mentionable(user)) {
+        if let Some(alias) = user.and_then(|user| scrub.context.alias_to_mention(user)) {
             stream.insert("user_id".to_owned(), alias.target.as_str().into());
         }
         out.insert(id.clone(), stream.into());
@@ -178,7 +178,7 @@ fn invitee(
     };
     let alias = scrub
         .context
-        .mentionable(invitee)
+        .alias_to_mention(invitee)
         .ok_or(TranslateError::CallTransfer)?;
     out.insert("invitee".to_owned(), alias.target.as_str().into());
     Ok(())

@@ -358,7 +358,7 @@ impl HtmlTranslation<'_> {
         let Some(alias) = context.aliases.get(person) else {
             return;
         };
-        if context.mentionable(alias.source.as_str()).is_none() {
+        if context.alias_to_mention(alias.source.as_str()).is_none() {
             push_escaped(html, self.scrub.mention(person));
             return;
         }

@@ -19,7 +19,14 @@ async fn ghosts_that_the_homeserver_does_not_have_are_named() {
         assert!(problem.wrong.contains("@_dm_g9:example.org and 2 more"));
         assert!(problem.remedy.contains("restart"), "{problem}");
     }
-    let shown = json!({"device_keys": {"@_dm_g3:example.org": {"STONE3": {}}}});
+    // The fourth is shown with both, the fifth without its identity.
+    let shown = json!({
+        "device_keys": {
+            "@_dm_g3:example.org": {"STONE3": {}},
+            "@_dm_g4:example.org": {"STONE4": {}},
+        },
+        "master_keys": {"@_dm_g3:example.org": {}},
+    });
     let both = Both::new(wrong("keys", 200, shown)).await;
     let checker = both.checker().await;
     let problem = checker.check_ghosts(&ghosts, &[]).await.unwrap_err();
@@ -29,6 +36,7 @@ async fn ghosts_that_the_homeserver_does_not_have_are_named() {
         "{problem}"
     );
     assert!(!problem.wrong.contains("@_dm_g3:"), "{problem}");
+    assert!(problem.wrong.contains("@_dm_g4:"), "{problem}");
     let both = Both::new(wrong("whoami with device", 502, json!({}))).await;
     let checker = both.checker().await;
     let problem = checker.check_ghosts(&ghosts, &[]).await.unwrap_err();

@@ -140,6 +140,28 @@ fn what_waits_behind_a_message_that_an_owner_cannot_read_is_given_up_with_it() {
 }
 
 #[test]
+fn the_edit_of_a_message_that_was_given_up_has_no_other_answer() {
+    let mut group = Group::of(&TWO);
+    group.carry_out();
+    group.says(first(), MessageKind::Line);
+    let sam = vec![sam().into()];
+    group.carry_out_with(|_, effect| {
+        is_quote(effect).then(|| Refusal::KeysUnavailable(sam.clone()))
+    });
+    assert_eq!(group.replies(&first()), 1);
+    group.says(second(), MessageKind::Edit { of: first() });
+    let edits = |group: &Group| {
+        let tried = group.effects.iter().map(|(_, effect)| effect);
+        tried
+            .filter(|it| matches!(it, Effect::PassOnEdit { .. }))
+            .count()
+    };
+    assert_eq!(edits(&group), 0);
+    group.carry_out();
+    assert_eq!(group.replies(&second()), 0);
+}
+
+#[test]
 fn a_ghost_that_became_silent_while_it_passed_on_still_says_that_it_failed() {
     let mut group = Group::of(&[("sam", "")]);
     let dora = ruma::owned_user_id!("@dora:example.org");
