@@ -1,7 +1,13 @@
 //! What happens in a round of [`seeds`](crate::seeds), all of it at the same time, and what must
 //! have become of it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use harness::{
@@ -19,6 +25,12 @@ use crate::{
 /// How long something said may take to arrive, with kills and outages on the way.
 const IN_TIME: Duration = PATIENCE.saturating_mul(3);
 
+/// How long the service waits before it makes the same user again, and some time to spare.
+const MADE_AGAIN_EVERY: Duration = Duration::from_secs(70);
+
+/// How long somebody takes to read that they could not be read.
+const BEFORE_ANOTHER_TRY: Duration = Duration::from_secs(1);
+
 /// How often somebody whose keys get lost says something again until it is read.
 const TRIES: u64 = 4;
 
@@ -31,6 +43,10 @@ pub struct Lane {
     asked: Owner,
     /// Two masked people and what they have said so far.
     pair: [Side; 2],
+    /// When the device of the ghost that each of them sees was last deleted.
+    deleted: [Mutex<Option<Instant>>; 2],
+    /// How often keys were late, and how often so late that their sender was told.
+    late: [AtomicU64; 2],
 }
 
 struct Owner {
@@ -108,6 +124,8 @@ impl Lane {
             open: owner(format!("sam{n}")).await?,
             asked,
             pair,
+            deleted: Default::default(),
+            late: Default::default(),
         })
     }
 
@@ -271,7 +289,10 @@ impl Lane {
         let count = 1 + plan.number(5);
         let mark = format!("in round {seed}");
         let text = |n: u64| format!("{n} from {who} {mark}");
-        let keys = Keys::by(&mut plan);
+        let keys = match Keys::by(&mut plan) {
+            Keys::OfDeletedDevice if !self.may_delete_device(who) => Keys::Lost,
+            keys => keys,
+        };
         let deleted = Some(plan.number(count)).filter(|_| plan.number(3) == 0);
         let told = times_told(me.log(), room, &speaker.ghost);
         if keys != Keys::Arrive {
@@ -321,9 +342,13 @@ impl Lane {
         let arrived = wanted.iter().filter(|said| heard.contains(said));
         let what = || format!("{heard:?} of {wanted:?}, deleted {deleted:?}, keys: {keys:?}");
         ensure!(arrived.eq(&heard), "not once or not in order: {}", what());
+        if keys == Keys::Late {
+            self.late[0].fetch_add(1, Ordering::Relaxed);
+        }
         if missing.iter().any(|said| !is_deleted(said)) {
             // An outage can make a late key come later than it is waited for.
             ensure!(keys == Keys::Late, "lost: {}", what());
+            self.late[1].fetch_add(1, Ordering::Relaxed);
             is_told(me.log(), room, &speaker.ghost, told)
                 .await
                 .with_context(what)?;
@@ -333,6 +358,24 @@ impl Lane {
         }
         readable(log, &reader.room)?;
         reader.sees_nothing_of(speaker)
+    }
+
+    /// Returns whether the device of a ghost may be deleted: the service makes the same user again
+    /// once a minute at most.
+    fn may_delete_device(&self, who: usize) -> bool {
+        let mut last = self.deleted[who]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let may = last.is_none_or(|at| at.elapsed() > MADE_AGAIN_EVERY);
+        if may {
+            *last = Some(Instant::now());
+        }
+        may
+    }
+
+    /// Returns how often keys were late, and how often so late that their sender was told.
+    pub fn late(&self) -> [u64; 2] {
+        [0, 1].map(|n| self.late[n].load(Ordering::Relaxed))
     }
 
     /// Says things whose key is lost until one is read. For each that is not, its sender is told.
@@ -359,6 +402,8 @@ impl Lane {
             if is_read {
                 return Ok(());
             }
+            // Nobody reads what they are told and answers in no time; new sessions come meanwhile.
+            tokio::time::sleep(BEFORE_ANOTHER_TRY).await;
         }
         bail!("{} could not be read after {TRIES} tries", me.user_id)
     }

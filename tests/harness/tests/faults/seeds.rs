@@ -141,7 +141,11 @@ async fn whatever_fails_each_thing_said_arrives_once_or_its_sender_is_told() -> 
          faults: {:?}",
         fake.end_faults()
     );
+    let late = lanes.iter().map(Lane::late);
+    let [late, told] = late.fold([0; 2], |[late, told], [a, b]| [late + a, told + b]);
+    println!("keys were late {late} times, {told} times longer than they are waited for");
     ensure!(failed.is_empty(), "{}", failed.join("\n\n"));
+    ensure!(told <= 1 + late / 2, "late keys are not waited for");
     ensure!(fake.reuses().is_empty(), "{:?}", fake.reuses());
     Ok(())
 }
