@@ -2,11 +2,11 @@
 //!
 //! An item of a room is an inbox item or an effect. It is retried while its error says that it may
 //! succeed later ([`Fate`]), for as long as [`Retry`] allows. Time runs from its first failure that
-//! had an answer, for each time limit on its own (`failing`), and starts again whenever the
-//! homeserver was away. While a proxy answers that no homeserver is behind it, every item is tried
-//! for [`OUTAGE`]: nobody is told something false because the homeserver restarts. Nothing in the
-//! same room overtakes an item that is retried; other rooms go on. An item that cannot succeed is
-//! given up:
+//! had an answer, for each time limit on its own (`failing`). It starts anew when the item failed
+//! with a longer limit in between, and whenever the homeserver was away. While a proxy answers that
+//! no homeserver is behind it, every item is tried for [`OUTAGE`]: nobody is told something false
+//! because the homeserver restarts. Nothing in the same room overtakes an item that is retried; other
+//! rooms go on. An item that cannot succeed is given up:
 //!
 //! | given up | who is told |
 //! |---|---|
