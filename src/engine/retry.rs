@@ -51,8 +51,8 @@ const NEEDED: Duration = Duration::from_secs(10 * 60);
 const MEDIA: Duration = Duration::from_secs(60);
 /// How long an owner's invite is tried while our own homeserver fails.
 const HICCUP: Duration = Duration::from_secs(5);
-/// How long the server of a message's sender is asked for their devices, unless it was asked in vain
-/// a short while ago.
+/// How long all messages of a server together are tried while it does not say which devices their
+/// senders have, until it answers or has not been asked for a while.
 const SENDER: Duration = Duration::from_secs(15);
 /// How long to wait for a key that is unlikely to come. If it comes, it usually arrives a moment after
 /// its message.
@@ -231,26 +231,16 @@ impl Room {
         what: &QueuedEffect,
         error: &EngineError,
     ) -> bool {
-        let retry = self.retry_of(what, error);
-        let retries = self.retries(number, retry, error);
-        if !retries
-            && retry == Retry::For(SENDER)
-            && let EngineError::Decrypt(DecryptError::SenderUnknown { server }) = error
-        {
-            let silent = &self.engine.0.silent_servers;
-            silent.note(server, self.engine.now());
-        }
-        retries
+        self.retries(number, self.retry_of(what, error), error)
     }
 
     fn retry_of(&self, what: &QueuedEffect, error: &EngineError) -> Retry {
         let settings = self.engine.settings();
         let retry = Retry::of(what, error, &settings.conversations, &settings.rules);
-        let silent = &self.engine.0.silent_servers;
         match error {
             // Otherwise each message of a person there would hold up those of everybody else.
-            EngineError::Decrypt(DecryptError::SenderUnknown { server })
-                if retry == Retry::For(SENDER) && silent.contains(server, self.engine.now()) =>
+            EngineError::Decrypt(DecryptError::SenderUnknown { since, .. })
+                if retry == Retry::For(SENDER) && self.engine.now().since(*since) > SENDER =>
             {
                 Retry::Never
             }
