@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use ruma::{OwnedUserId, UserId};
+use ruma::{OwnedUserId, ServerName, UserId};
 use serde::{Deserialize, Serialize};
 
 /// Defines the Matrix ID of one kind of user.
@@ -117,6 +117,12 @@ impl fmt::Debug for ConversationId {
     }
 }
 
+/// Returns the name under which a server is counted: its host name in lower case. One machine can
+/// answer on every port, and under every spelling of its name.
+pub fn host_of(server: &ServerName) -> String {
+    server.host().trim_end_matches('.').to_ascii_lowercase()
+}
+
 #[cfg(test)]
 mod tests {
     use ruma::owned_user_id;
@@ -160,5 +166,15 @@ mod tests {
         assert_eq!(sam, person);
         assert_ne!(person, *kim);
         assert_ne!(*kim, person);
+    }
+
+    #[test]
+    fn a_server_is_one_whatever_its_port_and_spelling() {
+        for name in ["evil.org", "evil.org:8448", "Evil.ORG:1", "evil.org.:443"] {
+            let server = <&ServerName>::try_from(name).unwrap();
+            assert_eq!(host_of(server), "evil.org");
+        }
+        let v6 = <&ServerName>::try_from("[2001:DB8::1]:8448").unwrap();
+        assert_eq!(host_of(v6), "[2001:db8::1]");
     }
 }

@@ -5,8 +5,8 @@ use ruma::UserId;
 use super::{NoticeText, control_room};
 use crate::{
     clock::Timestamp,
-    directory::{Counted, DAY, DirectoryError, DirectoryTransaction, Limit, host_of},
-    ids::Person,
+    directory::{Counted, DAY, DirectoryError, DirectoryTransaction, Limit},
+    ids::{Person, host_of},
     matrix::RoomState,
 };
 

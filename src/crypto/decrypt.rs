@@ -126,8 +126,7 @@ impl Machines {
                     .update_device_lists(&ghost, sender, DEVICE_LIST_AGE_MAX)
                     .await?;
                 if unanswered.contains(&envelope.sender) {
-                    let server = envelope.sender.server_name().to_owned();
-                    return Err(DecryptError::SenderUnknown { server });
+                    return Err(self.sender_unknown(&envelope.sender));
                 }
                 if ghost.slot.device_lists.is_crowded(&envelope.sender) {
                     return Err(DecryptError::Untrusted(Distrust::TooManyDevices));
@@ -155,6 +154,14 @@ impl Machines {
             message_index: message.message_index(),
         };
         Ok((decrypted, envelope.event_id))
+    }
+
+    fn sender_unknown(&self, sender: &UserId) -> DecryptError {
+        let now = self.0.settings.clock.now();
+        DecryptError::SenderUnknown {
+            server: sender.server_name().to_owned(),
+            since: self.0.silent_servers.note_unread(sender, now),
+        }
     }
 
     /// Queries the sender's devices a few more times, and decrypts once they turn out to be signed.

@@ -4,6 +4,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -20,10 +21,14 @@ use super::{
     CryptoError, Machines,
     device_list_cache::DeviceListSnapshot,
     loading::Pinned,
+    silent_servers::Silent,
     slot::Slot,
     split_request::{SplitRequest, may_be_spoiled_by_one},
 };
-use crate::matrix::MatrixError;
+use crate::{
+    clock::Timestamp,
+    matrix::{Actor, MatrixError},
+};
 
 /// Maximum number of signed devices of a person for whom something is encrypted. Each costs a
 /// session on disk and some milliseconds, and an account with more is hardly one person with
@@ -31,6 +36,9 @@ use crate::matrix::MatrixError;
 pub const SIGNED_DEVICES_MAX: usize = 100;
 /// Maximum number of devices of a person, signed or not.
 const DEVICES_MAX: usize = 1000;
+
+/// A person whose device list is outdated, and the number of its last change.
+type Outdated = (OwnedUserId, u64);
 
 /// The devices that people have signed, with their keys.
 pub(super) type SignedDevices = HashMap<OwnedUserId, HashMap<OwnedDeviceId, Curve25519PublicKey>>;
@@ -78,7 +86,8 @@ impl Machines {
     /// count as having none; `DeviceListCache::is_crowded` tells them apart.
     ///
     /// Returns the people whose keys are unknown, because their server did not answer or its answer
-    /// made no sense. Older lists of theirs may still be stored.
+    /// made no sense. Older lists of theirs may still be stored. Those of whom that was so a short
+    /// while ago are asked for in the background, and nobody waits for the answer.
     pub(super) async fn update_device_lists(
         &self,
         ghost: &Pinned,
@@ -86,47 +95,142 @@ impl Machines {
         within: Duration,
     ) -> Result<HashSet<OwnedUserId>, CryptoError> {
         let now = self.0.settings.clock.now();
-        let kept_for = self.0.settings.devices_fresh_for;
         let cache = &ghost.slot.device_lists;
-        let stale: Vec<(OwnedUserId, u64)> = users
+        let stale = users
             .iter()
             .map(|user| (user.clone(), self.0.device_list_changes.number(user)))
-            .filter(|(user, number)| !cache.is_fresh(user, *number, now, within))
-            .collect();
-        let mut unknown = HashSet::new();
-        let mut parts = SplitRequest::of(stale);
+            .filter(|(user, number)| !cache.is_fresh(user, *number, now, within));
+        let (mut asked, mut unknown) = (Vec::new(), HashSet::new());
+        let mut silent: BTreeMap<Silent, Vec<Outdated>> = BTreeMap::new();
+        for (user, number) in stale {
+            if let Some(why) = self.0.silent_servers.concerning(&user, now) {
+                unknown.insert(user.clone());
+                silent.entry(why).or_default().push((user, number));
+            } else {
+                asked.push((user, number));
+            }
+        }
+        for (silent, people) in silent {
+            self.ask_in_background(ghost, silent, people, now);
+        }
+        let mut parts = SplitRequest::of(asked);
         while let Some(part) = parts.next() {
             let users = part.iter().map(|(user, _)| user.clone());
-            let (answered, mut answer) = match self.0.hs.query_keys(ghost.actor(), users).await {
-                Ok(answer) => (part, answer),
+            match self.0.hs.query_keys(ghost.actor(), users).await {
+                Ok(answer) => unknown.extend(self.receive_lists(ghost, part, answer, now).await?),
                 Err(error) if may_be_spoiled_by_one(&error) => match parts.halve(part) {
-                    None => continue,
+                    None => {}
                     Some((user, number)) if matches!(error, MatrixError::TooLong { .. }) => {
                         let answer = no_devices_of(&user);
                         self.receive_key_query(ghost, &answer).await?;
+                        let kept_for = self.0.settings.devices_fresh_for;
                         cache.record(user, number, now, kept_for, true);
-                        continue;
                     }
                     Some((user, _)) => {
+                        let silent = Silent::Person(user.clone());
+                        self.0.silent_servers.note(silent, now);
                         unknown.insert(user);
-                        continue;
                     }
                 },
-                Err(error) => return Err(error.into()),
-            };
-            let crowded = remove_crowded(&mut answer);
-            self.receive_key_query(ghost, &answer).await?;
-            let failed = failed_servers(&answer);
-            for (user, number) in answered {
-                if failed.contains(user.server_name()) {
-                    unknown.insert(user);
-                } else {
-                    let is_crowded = crowded.contains(&user);
-                    cache.record(user, number, now, kept_for, is_crowded);
+                // The homeserver waited for one of the other servers. Those that answer are found in
+                // the background.
+                Err(MatrixError::TimedOut) if part.iter().any(|it| is_elsewhere(ghost, it)) => {
+                    let (others, local): (Vec<_>, Vec<_>) =
+                        part.into_iter().partition(|it| is_elsewhere(ghost, it));
+                    parts.add(local);
+                    for (user, _) in others {
+                        self.0.silent_servers.note(Silent::server_of(&user), now);
+                        unknown.insert(user);
+                    }
                 }
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(unknown)
+    }
+
+    /// Hands a machine the answer to a query of these people's device lists, and records it. Returns
+    /// those whose server did not answer.
+    async fn receive_lists(
+        &self,
+        ghost: &Pinned,
+        asked: Vec<Outdated>,
+        mut answer: get_keys::v3::Response,
+        asked_at: Timestamp,
+    ) -> Result<Vec<OwnedUserId>, CryptoError> {
+        let crowded = remove_crowded(&mut answer);
+        self.receive_key_query(ghost, &answer).await?;
+        let failed = failed_servers(&answer);
+        let kept_for = self.0.settings.devices_fresh_for;
+        let mut unanswered = Vec::new();
+        for (user, number) in asked {
+            if failed.contains(user.server_name()) {
+                let silent = Silent::server_of(&user);
+                self.0.silent_servers.note(silent, asked_at);
+                unanswered.push(user);
+            } else {
+                let is_crowded = crowded.contains(&user);
+                let cache = &ghost.slot.device_lists;
+                cache.record(user, number, asked_at, kept_for, is_crowded);
+            }
+        }
+        Ok(unanswered)
+    }
+
+    /// Asks a silent server for the device lists of these people, unless it is being asked already.
+    fn ask_in_background(
+        &self,
+        ghost: &Pinned,
+        silent: Silent,
+        people: Vec<Outdated>,
+        asked_at: Timestamp,
+    ) {
+        if !self.0.silent_servers.begin_asking(&silent) {
+            return;
+        }
+        // A task that waits for a slow server does not keep the store open.
+        let (machines, hs) = (Arc::downgrade(&self.0), self.0.hs.clone());
+        let (user, device) = (ghost.user().to_owned(), ghost.device().to_owned());
+        tokio::spawn(async move {
+            let users: Vec<_> = people.iter().map(|(user, _)| user.clone()).collect();
+            let answer = hs.query_keys(Actor::device(&user, &device), users).await;
+            if let Some(machines) = machines.upgrade().map(Machines) {
+                let heard = machines.receive_late(&user, &silent, people, answer, asked_at);
+                if let Err(error) = heard.await {
+                    tracing::info!(%user, %error, "a silent server was asked for devices in vain");
+                }
+                machines.0.silent_servers.end_asking(&silent);
+            }
+        });
+    }
+
+    /// Receives what a silent server answered.
+    async fn receive_late(
+        &self,
+        user: &UserId,
+        silent: &Silent,
+        people: Vec<Outdated>,
+        answer: Result<get_keys::v3::Response, MatrixError>,
+        asked_at: Timestamp,
+    ) -> Result<(), CryptoError> {
+        let servers = &self.0.silent_servers;
+        let has_answered = match answer {
+            Ok(answer) => {
+                let ghost = self.pin(user)?;
+                let unanswered = self.receive_lists(&ghost, people, answer, asked_at).await?;
+                unanswered.is_empty()
+            }
+            // The server has answered. Whose keys spoil the answer is found by the next query.
+            Err(error) if may_be_spoiled_by_one(&error) => matches!(silent, Silent::Server(_)),
+            Err(MatrixError::TimedOut) => false,
+            Err(error) => return Err(error.into()),
+        };
+        if has_answered {
+            servers.note_answer(silent, self.0.settings.clock.now());
+        } else {
+            servers.note(silent.clone(), asked_at);
+        }
+        Ok(())
     }
 
     /// Hands a machine an answer to a key query. The machine keeps no list of these queries, so it
@@ -141,6 +245,11 @@ impl Machines {
         machine.machine.mark_request_as_sent(&id, answer).await?;
         Ok(())
     }
+}
+
+/// Returns whether a person is of another homeserver than ours.
+fn is_elsewhere(ghost: &Pinned, (user, _): &Outdated) -> bool {
+    user.server_name() != ghost.user().server_name()
 }
 
 fn failed_servers(answer: &get_keys::v3::Response) -> HashSet<OwnedServerName> {

@@ -5,6 +5,7 @@ use ruma::{OwnedEventId, OwnedServerName, OwnedUserId};
 
 use super::store::GhostStoreError;
 use crate::{
+    clock::Timestamp,
     matrix::{Fate, MatrixError},
     store::StoreError,
 };
@@ -138,6 +139,8 @@ pub enum DecryptError {
     SenderUnknown {
         /// The server.
         server: OwnedServerName,
+        /// Since when no message of its people can be read because of that.
+        since: Timestamp,
     },
     /// The sender has not signed the device, even after a new query.
     #[error("the message does not come from a device that its sender has signed: {0}")]

@@ -3,7 +3,7 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use matrix_sdk_crypto::{OlmMachine, store::CryptoStore};
-use ruma::{OwnedDeviceId, OwnedUserId, RoomId, UserId, room_id};
+use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, RoomId, UserId, room_id};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 
 use super::{
@@ -42,6 +42,10 @@ impl Pinned {
 
     pub(super) fn user(&self) -> &UserId {
         &self.user
+    }
+
+    pub(super) fn device(&self) -> &DeviceId {
+        &self.device
     }
 
     pub(super) fn actor(&self) -> Actor<'_> {

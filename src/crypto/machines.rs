@@ -19,6 +19,7 @@ use super::{
     device_list_cache::DeviceListChangeLog,
     locks::lock,
     record::{ExpectedRooms, ForgottenRooms, GhostKind, GhostRecord, GhostRecords, Step},
+    silent_servers::SilentServers,
     slot::{Slot, Slots, Unloaded},
     store::GhostStores,
 };
@@ -78,6 +79,7 @@ pub(super) struct Inner {
     pub(super) hs: Homeserver,
     pub(super) settings: MachineSettings,
     pub(super) device_list_changes: DeviceListChangeLog,
+    pub(super) silent_servers: SilentServers,
     /// Held while a message is recorded in the replay guard.
     pub(super) guarding_replays: Mutex<()>,
     /// Held while a record is read, changed and written, so that no change is lost.
@@ -129,6 +131,7 @@ impl Machines {
             hs,
             settings,
             device_list_changes: DeviceListChangeLog::default(),
+            silent_servers: SilentServers::default(),
             guarding_replays: Mutex::default(),
             recording: Mutex::default(),
             uploads: tokio::sync::Semaphore::new(UPLOADS_MAX),

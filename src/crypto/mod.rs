@@ -24,6 +24,8 @@
 //!   machine while it waits for an answer, so a slow server delays nothing else of the ghost.
 //! * A person with more devices than [`SIGNED_DEVICES_MAX`] is told so, and does not slow others
 //!   down.
+//! * A server that does not say which devices its people have is asked once while somebody waits, and
+//!   then in the background (`silent_servers`).
 //! * No ciphertext and no key is sent before the state behind it is durable.
 //! * Only devices signed by their owner get room keys from us, and only messages from such devices
 //!   are accepted.
@@ -51,6 +53,7 @@ mod renew_sessions;
 mod replay_guard;
 mod restore_user;
 mod rotate_device;
+mod silent_servers;
 mod slot;
 mod split_request;
 pub mod store;

@@ -5,9 +5,12 @@ use super::{
     record::{Discoverable, HandleRecord, HandleState},
     tables::{Generations, Handles, Lookalikes, Owned},
     transaction::Read,
-    usage::host_of,
 };
-use crate::{clock::Timestamp, handle::Handle, ids::Person};
+use crate::{
+    clock::Timestamp,
+    handle::Handle,
+    ids::{Person, host_of},
+};
 
 /// Limit on the notices to an owner that somebody tried to claim a handle that looks like theirs.
 const LOOKALIKE_NOTICES: Limit = Limit {

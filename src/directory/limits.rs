@@ -6,9 +6,12 @@ use super::{
     Counted, DAY, Directory, DirectoryError, DirectoryTransaction, Limit, ReachQuery,
     tables::{Expiring, Pauses, StoredUsage, Usages},
     transaction::Read as _,
-    usage::host_of,
 };
-use crate::{clock::Timestamp, ids::Person, store::StoreError};
+use crate::{
+    clock::Timestamp,
+    ids::{Person, host_of},
+    store::StoreError,
+};
 
 /// How long the bot ignores a person who has typed too much.
 const COMMAND_PAUSE: Duration = Duration::from_secs(60);

@@ -79,7 +79,7 @@ pub use self::{
     request::REQUESTS_PER_HANDLE_MAX,
     settings::{Capabilities, DAY, DirectorySettings, PAIR_MEMORY, PAIR_RETRY},
     transaction::{DirectoryTransaction, OwnerNotice, WriteLock},
-    usage::{Counted, Limit, Usage, host_of},
+    usage::{Counted, Limit, Usage},
     verdict::{OpaqueReason, ReachQuery, Verdict},
 };
 use crate::{

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use ruma::ServerName;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
@@ -52,12 +51,6 @@ impl Counted {
             Counted::Commands => "commands",
         }
     }
-}
-
-/// Returns the name under which a server is counted: its host name in lower case. One machine can
-/// answer on every port, and under every spelling of its name.
-pub fn host_of(server: &ServerName) -> String {
-    server.host().trim_end_matches('.').to_ascii_lowercase()
 }
 
 /// A limit of `most` within any `window`, approximately: see [`Usage`].
@@ -152,16 +145,6 @@ mod tests {
             allowed.push(ok);
         }
         allowed
-    }
-
-    #[test]
-    fn a_server_is_one_whatever_its_port_and_spelling() {
-        for name in ["evil.org", "evil.org:8448", "Evil.ORG:1", "evil.org.:443"] {
-            let server = <&ServerName>::try_from(name).unwrap();
-            assert_eq!(host_of(server), "evil.org");
-        }
-        let v6 = <&ServerName>::try_from("[2001:DB8::1]:8448").unwrap();
-        assert_eq!(host_of(v6), "[2001:db8::1]");
     }
 
     #[test]

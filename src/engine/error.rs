@@ -44,7 +44,7 @@ pub enum EngineError {
     KeyOnItsWay,
     /// The key of a message has not come, and its sender's keys got lost again and again.
     #[error("the key of a message has not come, like others of its sender")]
-    KeyHardlyExpected,
+    KeyUnlikely,
     /// The message that this one refers to is being forwarded at this moment.
     #[error("what a message refers to is still being forwarded")]
     TargetOnItsWay,
@@ -77,7 +77,7 @@ impl EngineError {
             }
             Self::Stopping => Fate::Away,
             Self::KeyOnItsWay
-            | Self::KeyHardlyExpected
+            | Self::KeyUnlikely
             | Self::TargetOnItsWay
             | Self::NotThereYet
             | Self::Decrypt(DecryptError::SenderUnknown { .. }) => Fate::Failing,
@@ -149,7 +149,7 @@ impl EngineError {
             {
                 Refusal::TooLarge
             }
-            Self::KeyOnItsWay | Self::KeyHardlyExpected => Refusal::Unreadable,
+            Self::KeyOnItsWay | Self::KeyUnlikely => Refusal::Unreadable,
             Self::Encrypt(EncryptError::NoSignedDevice { users }) => {
                 Refusal::NoSignedDevice(users.clone())
             }

@@ -1,14 +1,14 @@
-//! Since when an item of a room fails.
+//! How long an item has been failing.
 
 use std::time::Duration;
 
 use crate::clock::Timestamp;
 
-/// How much later than its pause an item may be tried again. What fails once more after that, while
-/// the item waited for something else, has failed anew.
+/// How much later than its pause an item may be tried again. If the item waited for something else
+/// in between, a failure after that counts as a new one.
 const SLACK: Duration = Duration::from_secs(30);
 
-/// Since when an item fails.
+/// How long an item has been failing.
 #[derive(Debug)]
 pub(super) struct Failing {
     /// The number of the item.
@@ -40,7 +40,7 @@ impl Failing {
         }
     }
 
-    /// Returns since when the item fails with errors that have this time limit.
+    /// Returns when the item began to fail with errors of this time limit.
     pub(super) fn since(&self, limit: Duration) -> Option<Timestamp> {
         let mut all = self.since.iter();
         all.find(|it| it.limit == limit).map(|it| it.first)

@@ -15,7 +15,7 @@
 //! | `messaging` | decrypts, encrypts and sends as one of our users; leaves rooms and forgets their keys |
 //! | `inbox` | accepts what the homeserver pushes or a sync brings: once, bounded, durable |
 //! | `room` | a room: its record, the writes of its decisions, and what its effects need |
-//! | `history`, `places`, `bells`, `missing_users`, `users`, `waiting_redactions`, `records`, `control_room`, `event`, `failing`, `silent_servers`, `keyed`, `error` | a room's history; places for work that other servers can hold up; how an inbox is filled and its room woken; our users that the homeserver does not have; our users, as whom requests are made; the deletions among what waits in a room; what is on disk; where a control room stands; an event; since when an item fails; servers that do not say which devices their people have; locks by key; errors |
+//! | `history`, `places`, `bells`, `missing_users`, `users`, `waiting_redactions`, `records`, `control_room`, `event`, `failing`, `keyed`, `error` | a room's history; places for work that other servers can hold up; how an inbox is filled and its room woken; our users that the homeserver does not have; our users, as whom requests are made; the deletions among what waits in a room; what is on disk; where a control room stands; an event; how long an item has been failing; locks by key; errors |
 //!
 //! A folder or file uses those below it, and in its own row those behind it.
 //!
@@ -92,7 +92,6 @@ mod records;
 mod retention;
 mod retry;
 mod room;
-mod silent_servers;
 mod users;
 mod waiting_redactions;
 
@@ -258,7 +257,6 @@ struct Inner {
     /// Notified when a room of a conversation was left.
     room_left: Notify,
     room_states: messaging::room_cache::RoomStateCache,
-    silent_servers: silent_servers::SilentServers,
     /// The calls that are being made, to see whether they have relays.
     calls: std::sync::Mutex<CallWatch>,
     /// Who is shown as typing.
@@ -318,7 +316,6 @@ impl Engine {
             portal_locks: KeyedLocks::default(),
             room_left: Notify::new(),
             room_states: messaging::room_cache::RoomStateCache::default(),
-            silent_servers: silent_servers::SilentServers::default(),
             calls: std::sync::Mutex::default(),
             typing: conversations::typing::TypingStates::default(),
             gap_epoch: AtomicU64::new(0),

@@ -20,9 +20,8 @@ use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
-    directory::host_of,
     engine::{Engine, EngineError, keyed::Keyed},
-    ids::Person,
+    ids::{Person, host_of},
     matrix::{MEDIA_BEGINS_WITHIN, MatrixError},
 };
 

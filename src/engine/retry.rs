@@ -2,11 +2,11 @@
 //!
 //! An item of a room is an inbox item or an effect. It is retried while its error says that it may
 //! succeed later ([`Fate`]), for as long as [`Retry`] allows. Time runs from its first failure that
-//! had an answer, for each time limit on its own (`failing`), and starts again whenever the
-//! homeserver was away. While a proxy answers that no homeserver is behind it, every item is tried
-//! for [`OUTAGE`]: nobody is told something false because the homeserver restarts. Nothing in the
-//! same room overtakes an item that is retried; other rooms go on. An item that cannot succeed is
-//! given up:
+//! had an answer, for each time limit on its own (`failing`). It starts anew when the item failed
+//! with a longer limit in between, and whenever the homeserver was away. While a proxy answers that
+//! no homeserver is behind it, every item is tried for [`OUTAGE`]: nobody is told something false
+//! because the homeserver restarts. Nothing in the same room overtakes an item that is retried; other
+//! rooms go on. An item that cannot succeed is given up:
 //!
 //! | given up | who is told |
 //! |---|---|
@@ -33,6 +33,8 @@ use crate::{
 
 /// The first pause after a failure; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// The shortest pause, when no time is left.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// The longest pause while a key is missing.
@@ -49,12 +51,12 @@ const NEEDED: Duration = Duration::from_secs(10 * 60);
 const MEDIA: Duration = Duration::from_secs(60);
 /// How long an owner's invite is tried while our own homeserver fails.
 const HICCUP: Duration = Duration::from_secs(5);
-/// How long the server of a message's sender is asked for their devices, unless it was asked in vain
-/// a short while ago.
+/// How long all messages of a server together are tried while it does not say which devices their
+/// senders have, until it answers or has not been asked for a while.
 const SENDER: Duration = Duration::from_secs(15);
-/// How long a key is waited for that will hardly come. One that comes at all is often a moment later
-/// than its message.
-const HARDLY_EXPECTED: Duration = Duration::from_secs(2);
+/// How long to wait for a key that is unlikely to come. If it comes, it usually arrives a moment after
+/// its message.
+const UNLIKELY_KEY: Duration = Duration::from_secs(2);
 /// How long a ghost tries to join. Only the asker knows of it yet.
 const JOIN: Duration = Duration::from_secs(2 * 60);
 /// How long a ghost tries to join the successor of a room. Clients invite at once.
@@ -162,9 +164,7 @@ impl Retry {
                 EngineError::KeyOnItsWay | EngineError::TargetOnItsWay => {
                     Self::For(settings.wait_for_key)
                 }
-                EngineError::KeyHardlyExpected => {
-                    Self::For(HARDLY_EXPECTED.min(settings.wait_for_key))
-                }
+                EngineError::KeyUnlikely => Self::For(UNLIKELY_KEY.min(settings.wait_for_key)),
                 // A server may be slow for a moment, but a sender whose server is silent must not
                 // hold up other people's messages.
                 EngineError::Decrypt(DecryptError::SenderUnknown { .. }) => Self::For(SENDER),
@@ -231,26 +231,16 @@ impl Room {
         what: &QueuedEffect,
         error: &EngineError,
     ) -> bool {
-        let retry = self.retry_of(what, error);
-        let retries = self.retries(number, retry, error);
-        if !retries
-            && retry == Retry::For(SENDER)
-            && let EngineError::Decrypt(DecryptError::SenderUnknown { server }) = error
-        {
-            let silent = &self.engine.0.silent_servers;
-            silent.note(server, self.engine.now());
-        }
-        retries
+        self.retries(number, self.retry_of(what, error), error)
     }
 
     fn retry_of(&self, what: &QueuedEffect, error: &EngineError) -> Retry {
         let settings = self.engine.settings();
         let retry = Retry::of(what, error, &settings.conversations, &settings.rules);
-        let silent = &self.engine.0.silent_servers;
         match error {
             // Otherwise each message of a person there would hold up those of everybody else.
-            EngineError::Decrypt(DecryptError::SenderUnknown { server })
-                if retry == Retry::For(SENDER) && silent.contains(server, self.engine.now()) =>
+            EngineError::Decrypt(DecryptError::SenderUnknown { since, .. })
+                if retry == Retry::For(SENDER) && self.engine.now().since(*since) > SENDER =>
             {
                 Retry::Never
             }
@@ -281,6 +271,7 @@ impl Room {
         retry: Retry,
         error: &EngineError,
     ) -> bool {
+        self.time_left = None;
         let fate = error.fate();
         let longest = match retry {
             Retry::UntilDone => return true,
@@ -298,35 +289,39 @@ impl Room {
             .take()
             .filter(|failing| failing.number == number);
         let mut failing = former.unwrap_or_else(|| Failing::new(number));
-        let in_time = if fate == Fate::Away {
+        let time_left = if fate == Fate::Away {
             failing = Failing::new(number);
-            true
+            None
         } else if error.is_outage() {
             failing.clear();
             let since = *failing.outage_since.get_or_insert(now);
-            now.since(since) <= longest.max(OUTAGE)
+            Some(longest.max(OUTAGE).checked_sub(now.since(since)))
         } else {
-            now.since(failing.note(longest, LONGEST_PAUSE, now)) <= longest
+            let since = failing.note(longest, LONGEST_PAUSE, now);
+            Some(longest.checked_sub(now.since(since)))
         };
         self.failing = Some(failing);
-        in_time
+        self.time_left = time_left.flatten();
+        time_left != Some(None)
     }
 
-    /// Returns how long the room pauses after this error.
+    /// Returns how long the room pauses after this error: no longer than what is left of the time
+    /// that the item is tried, unless the homeserver asked for it.
     pub(in crate::engine) fn pause_after(&mut self, error: &EngineError) -> Duration {
         self.failures = self.failures.saturating_add(1);
         let doubled = FIRST_PAUSE.saturating_mul(1 << self.failures.min(10).saturating_sub(1));
         let longest = match error {
             EngineError::KeyOnItsWay
-            | EngineError::KeyHardlyExpected
+            | EngineError::KeyUnlikely
             | EngineError::TargetOnItsWay
             | EngineError::NotThereYet => KEY_PAUSE,
             _ => LONGEST_PAUSE,
         };
-        error
-            .retry_after()
-            .unwrap_or(doubled)
-            .clamp(FIRST_PAUSE, longest)
+        if let Some(asked) = error.retry_after() {
+            return asked.clamp(FIRST_PAUSE, longest);
+        }
+        let time_left = self.time_left.take().unwrap_or(longest);
+        doubled.min(longest).min(time_left.max(SHORTEST_PAUSE))
     }
 }
 

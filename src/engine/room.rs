@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId};
@@ -46,6 +47,8 @@ pub(super) struct Room {
     pub failures: u32,
     /// The item that is failing.
     pub failing: Option<Failing>,
+    /// How much longer the item that has just failed is tried, if that has a limit.
+    pub time_left: Option<Duration>,
     /// When the current effect was queued.
     pub due_since: Timestamp,
     /// The number of the current effect.
@@ -150,6 +153,7 @@ impl Room {
             maybe_sent_until,
             failures: 0,
             failing: None,
+            time_left: None,
             due_since: Timestamp(u64::MAX),
             place: None,
             current_effect: 0,

@@ -9,7 +9,7 @@ use ruma::{OwnedUserId, owned_user_id, server_name};
 use super::{FakeHomeserver, TestClock};
 use crate::{
     clock::{Clock, SystemClock, Timestamp},
-    crypto::Machines,
+    crypto::{MachineSettings, Machines},
     directory::{Directory, DirectorySettings},
     engine::{Engine, EngineSettings, Services},
     introduction::Rules,
@@ -103,17 +103,18 @@ impl EngineBuilder {
             None => FakeHomeserver::start().await,
         };
         let clock = Arc::new(TestClock::at(NOW.0));
+        let read_clock: Arc<dyn Clock> = if self.real_time {
+            Arc::new(SystemClock)
+        } else {
+            clock.clone()
+        };
         let homeserver = fake.connect().await;
         let mut directory = DirectorySettings::new(self.settings.server_name.clone());
         directory.capabilities.masked = true;
         let parts = Services {
-            machines: machines(&store, &homeserver).await,
+            machines: machines(&store, &homeserver, &read_clock).await,
             directory: Directory::new(store.clone(), directory),
-            clock: if self.real_time {
-                Arc::new(SystemClock) as Arc<dyn Clock>
-            } else {
-                clock.clone()
-            },
+            clock: read_clock,
             store: store.clone(),
             homeserver,
             rng: Mutex::new(StdRng::seed_from_u64(self.seed)),
@@ -129,9 +130,13 @@ impl EngineBuilder {
 
 /// Returns the machines of a start. What an earlier start on the same store left running ends
 /// first.
-async fn machines(store: &Store, homeserver: &Homeserver) -> Machines {
+async fn machines(store: &Store, homeserver: &Homeserver, clock: &Arc<dyn Clock>) -> Machines {
     loop {
-        match Machines::new(store.clone(), homeserver.clone(), Default::default()) {
+        let settings = MachineSettings {
+            clock: clock.clone(),
+            ..MachineSettings::default()
+        };
+        match Machines::new(store.clone(), homeserver.clone(), settings) {
             Err(error) if error.to_string().contains("in use") => {
                 tokio::task::yield_now().await;
             }

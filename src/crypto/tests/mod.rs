@@ -8,6 +8,7 @@ mod machines;
 mod provisioning;
 mod receiving;
 mod rotating;
+mod silence;
 mod talking;
 
 use std::sync::{Arc, Mutex};

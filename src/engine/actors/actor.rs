@@ -115,7 +115,7 @@ impl RoomActor {
                     let key = matches!(
                         error,
                         EngineError::KeyOnItsWay
-                            | EngineError::KeyHardlyExpected
+                            | EngineError::KeyUnlikely
                             | EngineError::NotThereYet
                     );
                     tokio::select! {

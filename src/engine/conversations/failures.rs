@@ -80,7 +80,7 @@ impl Room {
                 let too_large;
                 let text = match error {
                     EngineError::KeyOnItsWay
-                    | EngineError::KeyHardlyExpected
+                    | EngineError::KeyUnlikely
                     | EngineError::Decrypt(
                         DecryptError::NoKey { .. } | DecryptError::KeyBeginsLater { .. },
                     ) => match self.note_lost_session(conversation, role, event, batch)? {

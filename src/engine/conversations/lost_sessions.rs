@@ -4,7 +4,8 @@
 //! are lost. The first of them waits for the key. When it is given up, its sender is told, and the
 //! ghosts here begin new Olm sessions with the sender, so that their client sends the key again with
 //! the next message. Messages of the session that were sent before its sender was told do not wait
-//! and have no notice of their own.
+//! and have no notice of their own. Each message waits at the cost of everybody's, so the keys of
+//! somebody whose sessions get lost all the time are waited for a moment only, and then not at all.
 
 use std::time::Duration;
 
@@ -34,9 +35,11 @@ const NO_KEY_AGAIN: &str = "I couldn't decrypt your message, so I didn't pass it
 const SESSIONS_MAX: usize = 20;
 /// Maximum length of a session id; clients make 43 characters.
 const SESSION_ID_MAX: usize = 100;
-/// Maximum number of sessions of one person that may get lost in a room within [`RECENTLY`] before
-/// their messages wait for keys only a moment: each holds up everybody's messages while it waits.
-const LOST_RECENTLY_MAX: usize = 2;
+/// The number of sessions of one person that get lost in a room within [`RECENTLY`] from which on
+/// their messages wait for keys only a moment.
+const LOST_SOME: usize = 2;
+/// The number from which on they do not wait: sessions can be invented.
+const LOST_MANY: usize = 5;
 /// How long a loss counts as recent.
 const RECENTLY: Duration = Duration::from_secs(10 * 60);
 /// How long a lost session is remembered.
@@ -53,35 +56,37 @@ fn session_of(event: &RoomEvent) -> Option<String> {
 }
 
 impl Room {
-    /// Returns the error of an event whose key has not come. It is final if its sender has been told
-    /// since that the key is lost, and says that the key will hardly come if they lose keys all the
-    /// time.
+    /// Returns the error of an event whose key has not come. Final if its sender has since been told
+    /// that the key is lost, or loses keys all the time; `KeyUnlikely` if some of their keys got lost
+    /// lately. Final too if no client makes such a session id, since it cannot be remembered.
     pub(in crate::engine) fn missing_key(&self, event: &RoomEvent) -> EngineError {
         let session_id = session_of(event);
-        let lost = session_id.filter(|id| self.was_told(id, &event.id).unwrap_or(false));
-        if let Some(session_id) = lost {
-            return EngineError::Decrypt(DecryptError::NoKey {
-                session_id,
+        let lost = self.lost_recently(&event.sender).unwrap_or_default();
+        let is_final = lost >= LOST_MANY
+            || session_id
+                .as_ref()
+                .is_none_or(|id| self.was_told(id, &event.id).unwrap_or(false));
+        if is_final {
+            EngineError::Decrypt(DecryptError::NoKey {
+                session_id: session_id.unwrap_or_else(|| "with too long an id".to_owned()),
                 withheld: None,
-            });
-        }
-        if self.loses_many(&event.sender).unwrap_or(false) {
-            EngineError::KeyHardlyExpected
+            })
+        } else if lost >= LOST_SOME {
+            EngineError::KeyUnlikely
         } else {
             EngineError::KeyOnItsWay
         }
     }
 
-    /// Returns whether so many sessions of this sender got lost lately that a further one is waited
-    /// for only a moment.
-    fn loses_many(&self, sender: &UserId) -> Result<bool, StoreError> {
+    /// Returns how many sessions of this sender got lost here lately.
+    fn lost_recently(&self, sender: &UserId) -> Result<usize, StoreError> {
         let horizon = self.engine.now() - RECENTLY;
         let store = self.engine.store();
         let known = store.scan::<LostSessions>(&prefix(&self.id), None, SESSIONS_MAX)?;
         let recent = known
             .iter()
             .filter(|(_, lost)| lost.sender == sender && lost.told_at > horizon);
-        Ok(recent.count() >= LOST_RECENTLY_MAX)
+        Ok(recent.count())
     }
 
     /// Returns whether the sender of an event was told that the key of its session is lost, after

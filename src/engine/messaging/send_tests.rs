@@ -237,36 +237,62 @@ async fn readers_without_a_device_are_waited_for_although_they_are_refused() {
 }
 
 #[tokio::test]
-async fn a_sender_whose_server_is_silent_holds_up_the_others_once_in_ten_minutes() {
+async fn all_messages_of_a_silent_server_together_are_tried_for_a_short_while() {
     let (mut actor, _, clock) = actor().await;
     let second = Duration::from_secs(1);
     let forward = forward();
-    let silent = |server: &str| {
-        let server = server.try_into().unwrap();
-        EngineError::Decrypt(DecryptError::SenderUnknown { server })
+    let unknown = |since| {
+        let server = "silent.test".try_into().unwrap();
+        EngineError::Decrypt(DecryptError::SenderUnknown { server, since })
     };
-    assert!(actor.retries_effect(2, &forward, &silent("a.test")));
+    let first = actor.engine.now();
+    assert!(actor.retries_effect(2, &forward, &unknown(first)));
     clock.advance(15 * second);
-    assert!(actor.retries_effect(2, &forward, &silent("a.test")));
+    assert!(actor.retries_effect(2, &forward, &unknown(first)));
     clock.advance(second);
-    assert!(!actor.retries_effect(2, &forward, &silent("a.test")));
-    assert!(!actor.retries_effect(3, &forward, &silent("a.test")));
-    assert!(actor.retries_effect(4, &forward, &silent("b.test")));
-    clock.advance(599 * second);
-    assert!(!actor.retries_effect(5, &forward, &silent("a.test")));
-    clock.advance(second);
-    assert!(actor.retries_effect(6, &forward, &silent("a.test")));
+    assert!(!actor.retries_effect(2, &forward, &unknown(first)));
+    assert!(!actor.retries_effect(3, &forward, &unknown(first)));
+    let again = actor.engine.now();
+    assert!(actor.retries_effect(4, &forward, &unknown(again)));
 }
 
 #[tokio::test]
-async fn a_key_that_will_hardly_come_is_waited_for_a_moment() {
+async fn a_key_that_is_unlikely_to_come_is_waited_for_a_moment() {
     let (mut actor, _, clock) = actor().await;
-    let no_key = EngineError::KeyHardlyExpected;
+    let no_key = EngineError::KeyUnlikely;
     assert!(actor.retries_effect(1, &forward(), &no_key));
     clock.advance(Duration::from_secs(2));
     assert!(actor.retries_effect(1, &forward(), &no_key));
     clock.advance(Duration::from_millis(1));
     assert!(!actor.retries_effect(1, &forward(), &no_key));
+}
+
+#[tokio::test]
+async fn no_pause_is_longer_than_what_is_left_of_the_time() {
+    let (mut actor, _, clock) = actor().await;
+    let no_key = EngineError::KeyUnlikely;
+    let begun = actor.engine.now();
+    while actor.retries_effect(1, &forward(), &no_key) {
+        clock.advance(actor.pause_after(&no_key));
+    }
+    let waited = actor.engine.now().since(begun);
+    assert!(waited <= Duration::from_millis(2001), "{waited:?}");
+
+    // A pause that the homeserver asked for is not cut short, nor one after an error of no item.
+    let limited = EngineError::Matrix(MatrixError::Failing {
+        status: http::StatusCode::TOO_MANY_REQUESTS,
+        errcode: Some("M_LIMIT_EXCEEDED".to_owned()),
+        message: String::new(),
+        retry_after: Some(Duration::from_secs(40)),
+    });
+    let optional = introduction(Effect::HandOver);
+    assert!(actor.retries_effect(2, &optional, &limited));
+    assert_eq!(actor.pause_after(&limited), Duration::from_secs(40));
+    assert!(actor.retries_effect(2, &optional, &failing()));
+    for _ in 0..10 {
+        actor.pause_after(&failing());
+    }
+    assert_eq!(actor.pause_after(&failing()), Duration::from_secs(60));
 }
 
 #[tokio::test]

@@ -94,6 +94,7 @@ async fn the_sender_of_a_message_that_is_given_up_is_told() {
         (
             DecryptError::SenderUnknown {
                 server: "silent.test".try_into().unwrap(),
+                since: NOW,
             },
             Some(not_delivered(&talk())),
         ),
@@ -246,25 +247,40 @@ async fn a_lost_key_costs_one_wait_and_one_notice_and_comes_with_the_next_messag
 }
 
 #[tokio::test]
-async fn somebody_whose_keys_always_get_lost_holds_up_others_a_moment_only() {
+async fn somebody_whose_keys_always_get_lost_holds_up_others_a_moment_and_then_not_at_all() {
     let mut it = Talk::begun().await;
     it.actor.room.due_since = it.engine.now();
-    let waits = |it: &Talk, sender: &str| {
+    let error = |it: &Talk, sender: &str, session: &str| {
         let mut event = message("$next", NOW);
         event["sender"] = json!(sender);
-        event["content"]["session_id"] = json!("another");
+        event["content"]["session_id"] = json!(session);
         let event = RoomEvent::parse(&event.to_string(), Some(&origin())).unwrap();
-        match it.actor.room.missing_key(&event) {
-            EngineError::KeyOnItsWay => true,
-            EngineError::KeyHardlyExpected => false,
-            other => panic!("{other}"),
-        }
+        it.actor.room.missing_key(&event)
+    };
+    let is_final = |error: EngineError| !error.is_transient();
+    let waits = |it: &Talk, sender: &str| match error(it, sender, "another") {
+        EngineError::KeyOnItsWay => true,
+        EngineError::KeyUnlikely => false,
+        other => panic!("{other}"),
     };
     let sender = message("$any", NOW)["sender"].as_str().unwrap().to_owned();
+    let too_long = "x".repeat(101);
+    assert!(is_final(error(&it, &sender, &too_long)), "it is no session");
     it.loses(0);
     assert!(waits(&it, &sender), "once can happen");
-    it.loses(1);
-    assert!(!waits(&it, &sender));
+    for n in 1..5 {
+        it.loses(n);
+        assert!(n == 4 || !waits(&it, &sender));
+    }
+    for round in 0..2 {
+        assert!(is_final(error(&it, &sender, "another")));
+        // They go on.
+        it.clock.advance(Duration::from_secs(5 * 60));
+        for n in 5..9 {
+            it.loses(10 * round + n);
+        }
+    }
+    assert!(is_final(error(&it, &sender, "another")));
     assert!(waits(&it, "@bob:hs.test"));
     it.clock.advance(Duration::from_secs(10 * 60));
     assert!(waits(&it, &sender));
@@ -277,16 +293,23 @@ async fn a_silent_server_holds_up_a_room_once_in_ten_minutes() {
     it.fake.set_unreachable("silent.test", true);
     let (first, over) = it.hears(&alice, "one").await;
     assert!(!over, "it waits");
+    let held = it.fake.hold("/keys/query", "@alice:silent.test");
     it.clock.advance(Duration::from_secs(16));
     assert!(it.try_again(first).await, "it is given up");
+    held.comes().await;
     assert_eq!(it.notices(&origin()).len(), 1);
-    assert!(it.hears(&alice, "two").await.1, "nobody waits for it");
+    let hearing = tokio::time::timeout(Duration::from_secs(10), it.hears(&alice, "two"));
+    assert!(hearing.await.unwrap().1, "nobody waits for it");
     assert_eq!(it.notices(&origin()).len(), 2);
+    drop(held);
+
     it.clock.advance(Duration::from_secs(10 * 60));
     let (third, over) = it.hears(&alice, "three").await;
     assert!(!over, "it waits again");
     it.fake.set_unreachable("silent.test", false);
-    assert!(it.try_again(third).await);
+    let trying = async { while !it.try_again(third).await {} };
+    let tried = tokio::time::timeout(Duration::from_secs(10), trying);
+    tried.await.expect("it is asked in the background");
     assert_eq!(it.fake.sent(&portal()), 1);
     assert_eq!(it.notices(&origin()).len(), 2);
 }
