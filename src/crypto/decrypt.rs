@@ -214,13 +214,7 @@ fn may_become_trusted(error: &MegolmError) -> bool {
 fn classify(error: MegolmError, session_id: &str) -> DecryptError {
     let session_id = session_id.to_owned();
     match error {
-        MegolmError::MissingRoomKey(withheld) => {
-            let withheld = withheld.map(|code| code.as_str().to_owned());
-            DecryptError::NoKey {
-                session_id,
-                withheld,
-            }
-        }
+        MegolmError::MissingRoomKey(_) => DecryptError::NoKey { session_id },
         MegolmError::Decryption(DecryptionError::UnknownMessageIndex(..)) => {
             DecryptError::KeyBeginsLater { session_id }
         }

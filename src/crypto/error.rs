@@ -124,8 +124,6 @@ pub enum DecryptError {
     NoKey {
         /// The id of the session.
         session_id: String,
-        /// The code with which the sender's client refused us the key, such as `m.unverified`.
-        withheld: Option<String>,
     },
     /// The key we were given begins after this message.
     #[error("the key of session {session_id} begins after this message")]

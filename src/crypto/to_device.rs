@@ -241,13 +241,10 @@ impl Machines {
 }
 
 /// Returns a message if the ghost has use for it. Requests for keys, secrets and verifications from
-/// strangers are not answered, so the machine need not store them.
+/// strangers are not answered, so the machine need not store them. Nor does it store that a key is
+/// withheld: anybody can say so, unencrypted and of any session, and nothing depends on it.
 fn accept_for_machine(message: Box<RawValue>) -> Option<Raw<ruma::events::AnyToDeviceEvent>> {
     let message = Raw::<ruma::events::AnyToDeviceEvent>::from_json(message);
     let kind: String = message.get_field("type").ok()??;
-    matches!(
-        &*kind,
-        "m.room.encrypted" | "m.room_key.withheld" | "org.matrix.room_key.withheld"
-    )
-    .then_some(message)
+    (kind == "m.room.encrypted").then_some(message)
 }

@@ -54,10 +54,7 @@ impl Room {
         let session_id = session_of(event);
         let lost = session_id.filter(|id| self.was_told(id, &event.id).unwrap_or(false));
         if let Some(session_id) = lost {
-            return EngineError::Decrypt(DecryptError::NoKey {
-                session_id,
-                withheld: None,
-            });
+            return EngineError::Decrypt(DecryptError::NoKey { session_id });
         }
         if self.loses_many(&event.sender).unwrap_or(false) {
             EngineError::KeyHardlyExpected
