@@ -132,7 +132,7 @@ impl StoredGhost {
         writes: &mut Writes,
     ) -> Result<(), GhostStoreError> {
         self.olm_sessions(&changes.sessions, writes).await?;
-        self.inbound_sessions(&changes.inbound_group_sessions, writes)
+        self.save_inbound_sessions(&changes.inbound_group_sessions, writes)
             .await?;
         self.outbound_sessions
             .invalidate(&self.records.keys, changes, writes);

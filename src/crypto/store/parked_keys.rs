@@ -160,7 +160,7 @@ impl GhostStore {
                 sessions.push(session);
             }
         }
-        ghost.inbound_sessions(&sessions, &mut writes).await?;
+        ghost.save_inbound_sessions(&sessions, &mut writes).await?;
         ghost.records.write(writes)
     }
 

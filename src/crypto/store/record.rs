@@ -111,6 +111,11 @@ pub(super) const OTHER_SECRET_KINDS: &[Kind] = &[
 /// The place of the kind in a key: after table and ghost.
 pub(super) const KIND_AT: usize = 1 + 4;
 
+/// Returns the first part of a key: its room or its device, for example.
+pub(super) fn first_part(key: &[u8]) -> &[u8] {
+    key.get(KIND_AT + 1..KIND_AT + 1 + PART).unwrap_or_default()
+}
+
 /// Returns the prefix of every key of a ghost.
 pub(super) fn ghost_prefix(ghost: u32) -> Vec<u8> {
     let mut key = vec![TABLE];
