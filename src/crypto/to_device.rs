@@ -16,7 +16,7 @@ use super::{
     CryptoError, Machines, account,
     record::{GhostKind, GhostRecord},
     slot::InUse,
-    store::defer_session_saves,
+    store::while_receiving,
 };
 
 /// The contents of a transaction or a sync for one ghost's device.
@@ -164,10 +164,10 @@ impl Machines {
         };
         let one_at_a_time = ghost.slot.olm.lock().await;
         let receiving = ghost.machine.receive_sync_changes(changes, &settings);
-        let (outcome, sessions) = defer_session_saves(receiving).await;
-        if !sessions.is_empty() {
+        let (outcome, mut reception) = while_receiving(receiving).await;
+        if !reception.sessions.is_empty() {
             let changes = Changes {
-                sessions,
+                sessions: std::mem::take(&mut reception.sessions),
                 ..Changes::default()
             };
             ghost.store.save_changes(changes).await?;
@@ -178,7 +178,9 @@ impl Machines {
         let mut keys = Vec::new();
         for info in infos {
             // The store has refused the others.
-            if self.expects(&ghost.slot, user, &info.room_id)? {
+            if !reception.is_known(&info.room_id, &info.session_id)
+                && self.expects(&ghost.slot, user, &info.room_id)?
+            {
                 keys.push(NewRoomKey {
                     room_id: info.room_id,
                     session_id: info.session_id,

@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 use super::{
     GhostStoreError,
     ghost::StoredGhost,
-    record::{BACKED_UP, BY_DEVICE, INBOUND, KIND_AT, decode, encode, first_part},
+    record::{BACKED_UP, BY_DEVICE, INBOUND, KIND_AT, RIVAL, decode, encode, part_at},
     sealed_records::Writes,
 };
 
@@ -50,7 +50,7 @@ pub(super) struct ByDevice {
 
 impl ByDevice {
     fn room(&self) -> &[u8] {
-        first_part(&self.session)
+        part_at(&self.session, 0)
     }
 
     /// Returns whether the sender was found to have signed the device.
@@ -135,8 +135,13 @@ impl StoredGhost {
         for session in sessions {
             let id = session.session_id().as_bytes();
             let index = keys.of(BY_DEVICE, &[sender.as_bytes(), id]);
-            let key = keys.of(INBOUND, &[session.room_id().as_bytes(), id]);
             let former = kept.get(&index);
+            let is_taken = |key: &[u8]| {
+                let mut saved = staged.saved.values();
+                saved.any(|(entry, _)| entry.session == key)
+            };
+            let at = former.map(|former| former.session.as_slice());
+            let key = self.inbound_key(session, at, is_taken)?;
             // The index has one entry for a session, and an honest client uses it in one room.
             if let Some(former) = former
                 && former.session != key
@@ -144,7 +149,7 @@ impl StoredGhost {
                 staged.moved.push((index.clone(), former.session.clone()));
             }
             if former.is_none_or(|former| former.session != key) {
-                *staged.new.entry(first_part(&key).to_vec()).or_default() += 1;
+                *staged.new.entry(part_at(&key, 0).to_vec()).or_default() += 1;
             }
             let number = former.map_or(next, |former| former.number);
             next += 1;
@@ -180,9 +185,13 @@ impl StoredGhost {
     /// most.
     fn make_room_in_rooms(&self, staged: &mut Staged) -> Result<(), GhostStoreError> {
         for (room, new) in std::mem::take(&mut staged.new) {
-            let mut of_room = self.records.keys.of(INBOUND, &[]);
-            of_room.extend_from_slice(&room);
-            if self.records.keys_of(&of_room)?.len() + new <= ROOM_SESSIONS_MAX {
+            let mut count = new;
+            for kind in [INBOUND, RIVAL] {
+                let mut of_room = self.records.keys.of(kind, &[]);
+                of_room.extend_from_slice(&room);
+                count += self.records.keys_of(&of_room)?.len();
+            }
+            if count <= ROOM_SESSIONS_MAX {
                 continue;
             }
             let mut kept = self.index_entries(&self.records.keys.of(BY_DEVICE, &[]))?;
@@ -202,7 +211,7 @@ impl StoredGhost {
                 };
                 of_class.push(Candidate {
                     index: index.clone(),
-                    of: first_part(index).to_vec(),
+                    of: part_at(index, 0).to_vec(),
                     number: entry.number,
                 });
             }
@@ -258,7 +267,7 @@ impl StoredGhost {
         if !index.starts_with(&of_sender) {
             return Ok(());
         }
-        // Both keys have the same parts.
+        // Both keys have the same parts, unless it is a rival, which is in no backup.
         let mut backed_up = key.to_vec();
         if let Some(kind) = backed_up.get_mut(KIND_AT) {
             *kind = BACKED_UP.byte;
