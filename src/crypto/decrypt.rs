@@ -109,7 +109,11 @@ impl Machines {
             .map_err(|_| DecryptError::Malformed("its ciphertext is not a Megolm message"))?;
         let ghost = self.pin(user)?;
         let raw = Raw::<EncryptedEvent>::from_json(event.to_owned());
-        let plain = match decrypt_once(&ghost, room, &raw).await? {
+        let mut read = decrypt_once(&ghost, room, &raw).await?;
+        if let Err(MegolmError::Decryption(DecryptionError::UnknownMessageIndex(..))) = read {
+            read = decrypt_with_own_key(&ghost, room, &raw, &envelope).await?;
+        }
+        let plain = match read {
             Err(MegolmError::SenderIdentityNotTrusted(_)) => {
                 let sender = std::slice::from_ref(&envelope.sender);
                 let within = self.0.settings.devices_fresh_for;
@@ -131,12 +135,12 @@ impl Machines {
                 if ghost.slot.device_lists.is_crowded(&envelope.sender) {
                     return Err(DecryptError::Untrusted(Distrust::TooManyDevices));
                 }
-                match decrypt_once(&ghost, room, &raw).await? {
+                match decrypt_with_own_key(&ghost, room, &raw, &envelope).await? {
                     Err(error)
                         if may_become_trusted(&error)
                             && envelope.sender.server_name() != user.server_name() =>
                     {
-                        self.query_and_decrypt_again(&ghost, room, &raw, sender, error)
+                        self.query_and_decrypt_again(&ghost, room, &raw, &envelope, error)
                             .await?
                     }
                     other => other,
@@ -170,14 +174,15 @@ impl Machines {
         ghost: &Pinned,
         room: &RoomId,
         event: &Raw<EncryptedEvent>,
-        sender: &[OwnedUserId],
+        envelope: &Envelope,
         mut error: MegolmError,
     ) -> Result<Result<Plain, MegolmError>, DecryptError> {
         for pause in QUERY_PAUSES {
             crate::clock::sleep(pause).await;
+            let sender = std::slice::from_ref(&envelope.sender);
             self.update_device_lists(ghost, sender, Duration::ZERO)
                 .await?;
-            match decrypt_once(ghost, room, event).await? {
+            match decrypt_with_own_key(ghost, room, event, envelope).await? {
                 Err(again) if may_become_trusted(&again) => error = again,
                 other => return Ok(other),
             }
@@ -207,6 +212,20 @@ async fn decrypt_once(
     }
 }
 
+/// Decrypts with the key that has come from a device of the sender. The one in use may have come from
+/// somebody else, who passes the session off as their own or sends an event of it as theirs.
+async fn decrypt_with_own_key(
+    ghost: &Pinned,
+    room: &RoomId,
+    event: &Raw<EncryptedEvent>,
+    envelope: &Envelope,
+) -> Result<Result<Plain, MegolmError>, DecryptError> {
+    let store = ghost.machine().await?.store.clone();
+    let preferring = store.prefer_session_of(&envelope.sender, room, &envelope.content.session_id);
+    preferring.await.map_err(CryptoError::from)?;
+    decrypt_once(ghost, room, event).await
+}
+
 /// Returns whether another query of the sender's devices may show the device as signed.
 fn may_become_trusted(error: &MegolmError) -> bool {
     matches!(
@@ -218,30 +237,33 @@ fn may_become_trusted(error: &MegolmError) -> bool {
     )
 }
 
+/// Returns what is wrong with a sender's device; `None` if the key is not of a device of theirs.
+fn distrust(level: &VerificationLevel) -> Option<Distrust> {
+    match level {
+        VerificationLevel::UnsignedDevice => Some(Distrust::UnsignedDevice),
+        VerificationLevel::MismatchedSender => None,
+        VerificationLevel::VerificationViolation | VerificationLevel::UnverifiedIdentity => {
+            Some(Distrust::ChangedIdentity)
+        }
+        VerificationLevel::None(
+            DeviceLinkProblem::MissingDevice | DeviceLinkProblem::InsecureSource,
+        ) => Some(Distrust::UnknownDevice),
+    }
+}
+
 fn classify(error: MegolmError, session_id: &str) -> DecryptError {
     let session_id = session_id.to_owned();
     match error {
-        MegolmError::MissingRoomKey(withheld) => {
-            let withheld = withheld.map(|code| code.as_str().to_owned());
-            DecryptError::NoKey {
-                session_id,
-                withheld,
-            }
+        MegolmError::MissingRoomKey(_) | MegolmError::MismatchedIdentityKeys(_) => {
+            DecryptError::NoKey { session_id }
         }
+        MegolmError::SenderIdentityNotTrusted(level) => match distrust(&level) {
+            Some(distrust) => DecryptError::Untrusted(distrust),
+            None => DecryptError::NoKey { session_id },
+        },
         MegolmError::Decryption(DecryptionError::UnknownMessageIndex(..)) => {
             DecryptError::KeyBeginsLater { session_id }
         }
-        MegolmError::SenderIdentityNotTrusted(level) => DecryptError::Untrusted(match level {
-            VerificationLevel::UnsignedDevice => Distrust::UnsignedDevice,
-            VerificationLevel::MismatchedSender => Distrust::OtherSender,
-            VerificationLevel::VerificationViolation | VerificationLevel::UnverifiedIdentity => {
-                Distrust::ChangedIdentity
-            }
-            VerificationLevel::None(
-                DeviceLinkProblem::MissingDevice | DeviceLinkProblem::InsecureSource,
-            ) => Distrust::UnknownDevice,
-        }),
-        MegolmError::MismatchedIdentityKeys(_) => DecryptError::Untrusted(Distrust::OtherSender),
         MegolmError::Store(error) => CryptoError::from(error).into(),
         MegolmError::EventError(_) => DecryptError::Malformed("it is not encrypted as we know it"),
         MegolmError::JsonError(_) => DecryptError::Malformed("what is inside is not an event"),

@@ -120,13 +120,12 @@ impl From<OlmError> for CryptoError {
 /// Why an event was not decrypted.
 #[derive(Debug, thiserror::Error)]
 pub enum DecryptError {
-    /// Its key has not arrived. Keep the ciphertext and try again when it does.
+    /// Its key has not arrived, at least not from a device of its sender. Keep the ciphertext and try
+    /// again when it does.
     #[error("the key of session {session_id} has not arrived")]
     NoKey {
         /// The id of the session.
         session_id: String,
-        /// The code with which the sender's client refused us the key, such as `m.unverified`.
-        withheld: Option<String>,
     },
     /// The key we were given begins after this message.
     #[error("the key of session {session_id} begins after this message")]
@@ -169,8 +168,6 @@ pub enum Distrust {
     UnknownDevice,
     /// The sender has not signed the device.
     UnsignedDevice,
-    /// The key came from another person's device.
-    OtherSender,
     /// The sender's identity changed after it had been verified.
     ChangedIdentity,
     /// The sender has more devices than are checked.
@@ -182,7 +179,6 @@ impl std::fmt::Display for Distrust {
         f.write_str(match self {
             Self::UnknownDevice => "the sender has no such device",
             Self::UnsignedDevice => "the sender has not signed the device",
-            Self::OtherSender => "the key came from another person's device",
             Self::ChangedIdentity => "the sender's identity changed after it had been verified",
             Self::TooManyDevices => "the sender has too many devices",
         })

@@ -58,7 +58,7 @@ pub(super) struct Slot {
     pub(super) repairs_asked: AtomicBool,
     /// Held while messages are received, and while something is encrypted for devices. A session
     /// that a message begins is saved together with everything the message brought
-    /// (`store::defer_session_saves`); a task that used the session earlier would save it alone.
+    /// (`store::while_receiving`); a task that used the session earlier would save it alone.
     pub(super) olm: tokio::sync::Mutex<()>,
     /// Whether a requested round of outgoing requests has not begun yet.
     pub(super) requests_asked: AtomicBool,

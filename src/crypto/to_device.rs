@@ -16,7 +16,7 @@ use super::{
     CryptoError, Machines, account,
     record::{GhostKind, GhostRecord},
     slot::InUse,
-    store::defer_session_saves,
+    store::while_receiving,
 };
 
 /// The contents of a transaction or a sync for one ghost's device.
@@ -164,10 +164,10 @@ impl Machines {
         };
         let one_at_a_time = ghost.slot.olm.lock().await;
         let receiving = ghost.machine.receive_sync_changes(changes, &settings);
-        let (outcome, sessions) = defer_session_saves(receiving).await;
-        if !sessions.is_empty() {
+        let (outcome, mut reception) = while_receiving(receiving).await;
+        if !reception.sessions.is_empty() {
             let changes = Changes {
-                sessions,
+                sessions: std::mem::take(&mut reception.sessions),
                 ..Changes::default()
             };
             ghost.store.save_changes(changes).await?;
@@ -178,7 +178,9 @@ impl Machines {
         let mut keys = Vec::new();
         for info in infos {
             // The store has refused the others.
-            if self.expects(&ghost.slot, user, &info.room_id)? {
+            if !reception.is_known(&info.room_id, &info.session_id)
+                && self.expects(&ghost.slot, user, &info.room_id)?
+            {
                 keys.push(NewRoomKey {
                     room_id: info.room_id,
                     session_id: info.session_id,
@@ -241,13 +243,10 @@ impl Machines {
 }
 
 /// Returns a message if the ghost has use for it. Requests for keys, secrets and verifications from
-/// strangers are not answered, so the machine need not store them.
+/// strangers are not answered, so the machine need not store them. Nor does it store that a key is
+/// withheld: anybody can say so, unencrypted and of any session, and nothing depends on it.
 fn accept_for_machine(message: Box<RawValue>) -> Option<Raw<ruma::events::AnyToDeviceEvent>> {
     let message = Raw::<ruma::events::AnyToDeviceEvent>::from_json(message);
     let kind: String = message.get_field("type").ok()??;
-    matches!(
-        &*kind,
-        "m.room.encrypted" | "m.room_key.withheld" | "org.matrix.room_key.withheld"
-    )
-    .then_some(message)
+    (kind == "m.room.encrypted").then_some(message)
 }

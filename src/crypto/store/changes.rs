@@ -10,9 +10,9 @@ use matrix_sdk_crypto::{
 use ruma::UserId;
 
 use super::{
-    GhostStoreError, deferred_sessions,
+    GhostStoreError,
     ghost::StoredGhost,
-    olm_hashes,
+    olm_hashes, reception,
     record::{
         ACCOUNT, BACKUP_KEY, BACKUP_VERSION, BUNDLE, CUSTOM, DEHYDRATED, DEVICE, DOWNLOADED,
         IDENTITY, NEXT_BATCH, OLM, PENDING_BUNDLE, PRIVATE_IDENTITY, REQUEST, REQUEST_BY_INFO,
@@ -35,7 +35,8 @@ struct Kept {
     are_more: bool,
 }
 
-/// Returns the sessions without duplicates: of several keys of one session, the earliest.
+/// Returns the sessions without duplicates: of several keys of one session from one device, the
+/// earliest.
 ///
 /// The machine compares a key with the one in the store, but not with another one of the same
 /// batch. Clients send a key again, from a later index, when an Olm session is new; the later key
@@ -44,7 +45,9 @@ pub(super) async fn furthest_back(sessions: Vec<InboundGroupSession>) -> Vec<Inb
     let mut kept: Vec<InboundGroupSession> = Vec::with_capacity(sessions.len());
     for session in sessions {
         let same = kept.iter_mut().find(|kept| {
-            kept.room_id() == session.room_id() && kept.session_id() == session.session_id()
+            kept.room_id() == session.room_id()
+                && kept.session_id() == session.session_id()
+                && kept.sender_key() == session.sender_key()
         });
         let Some(same) = same else {
             kept.push(session);
@@ -76,7 +79,7 @@ impl StoredGhost {
     }
 
     pub(super) async fn save_changes(&self, mut changes: Changes) -> Result<(), GhostStoreError> {
-        deferred_sessions::defer_or_merge(&mut changes);
+        reception::defer_or_merge(&mut changes);
         self.drop_own_sessions(&mut changes)?;
         let filter = self
             .room_key_filter
@@ -90,6 +93,10 @@ impl StoredGhost {
         changes.inbound_group_sessions =
             furthest_back(std::mem::take(&mut changes.inbound_group_sessions)).await;
         let _one = self.saving.lock().await;
+        if reception::is_under_way() {
+            let received = std::mem::take(&mut changes.inbound_group_sessions);
+            changes.inbound_group_sessions = self.without_known_keys(received).await?;
+        }
         let mut writes = Writes::default();
         self.sessions(&changes, &mut writes).await?;
         self.people(&changes, &mut writes)?;
@@ -132,7 +139,7 @@ impl StoredGhost {
         writes: &mut Writes,
     ) -> Result<(), GhostStoreError> {
         self.olm_sessions(&changes.sessions, writes).await?;
-        self.inbound_sessions(&changes.inbound_group_sessions, writes)
+        self.save_inbound_sessions(&changes.inbound_group_sessions, writes)
             .await?;
         self.outbound_sessions
             .invalidate(&self.records.keys, changes, writes);

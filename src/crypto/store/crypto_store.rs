@@ -31,10 +31,10 @@ use ruma::{
 use zeroize::Zeroizing;
 
 use super::{
-    GhostStore, GhostStoreError, deferred_sessions,
+    GhostStore, GhostStoreError,
     ghost::StoredGhost,
     inbound_sessions::ByDevice,
-    olm_hashes,
+    olm_hashes, reception,
     record::{
         BACKED_UP, BACKUP_KEY, BACKUP_VERSION, BUNDLE, BY_DEVICE, CUSTOM, DEHYDRATED, DEVICE,
         DOWNLOADED, IDENTITY, INBOUND, NEXT_BATCH, OLM, OUTBOUND, PENDING_BUNDLE, PRIVATE_IDENTITY,
@@ -89,7 +89,7 @@ impl CryptoStore for GhostStore {
     }
 
     async fn get_sessions(&self, sender_key: &str) -> Result<Option<Vec<Session>>> {
-        let deferred = deferred_sessions::deferred_with(sender_key);
+        let deferred = reception::deferred_with(sender_key);
         let pickles = self
             .ghost
             .records
@@ -112,6 +112,9 @@ impl CryptoStore for GhostStore {
         room_id: &RoomId,
         session_id: &str,
     ) -> Result<Option<InboundGroupSession>> {
+        if reception::is_under_way() {
+            return Ok(None);
+        }
         let key = self
             .ghost
             .records
@@ -122,7 +125,7 @@ impl CryptoStore for GhostStore {
             Err(version) => version,
         };
         let Some(plain) = self.ghost.records.read(INBOUND, &key)? else {
-            return Ok(None);
+            return self.ghost.rival(room_id, session_id);
         };
         let session = StoredGhost::group_session(&plain)?;
         self.ghost

@@ -18,8 +18,8 @@ use super::{
     olm_hashes::OlmHashes,
     outbound_sessions::ActiveOutboundSessions,
     record::{
-        ACCOUNT, BACKED_UP, BUNDLE, BY_DEVICE, DOWNLOADED, INBOUND, OUTBOUND, PARKED, PART,
-        PENDING_BUNDLE, ROOM_SETTINGS, WITHHELD, broken, decode,
+        ACCOUNT, BACKED_UP, BUNDLE, BY_DEVICE, DOWNLOADED, INBOUND, OUTBOUND, PARKED,
+        PENDING_BUNDLE, RIVAL, ROOM_SETTINGS, WITHHELD, broken, decode, part_at,
     },
     room_key_filter::RoomKeyFilter,
     sealed_records::{SealedRecords, Writes},
@@ -151,17 +151,21 @@ impl StoredGhost {
         self.outbound_sessions.forget(room);
         let room = room.as_bytes();
         let mut writes = Writes::default();
-        for (key, plain) in self
-            .records
-            .list(INBOUND, &self.records.keys.of(INBOUND, &[room]))?
-        {
+        let mut sessions = Vec::new();
+        for kind in [INBOUND, RIVAL] {
+            sessions.extend(
+                self.records
+                    .list(kind, &self.records.keys.of(kind, &[room]))?,
+            );
+        }
+        for (key, plain) in sessions {
             let pickle: PickledInboundGroupSession = decode(INBOUND, &plain)?;
-            // The session's part is the last in both keys.
+            // A session has the same part in both keys.
             let mut index = self
                 .records
                 .keys
                 .of(BY_DEVICE, &[pickle.sender_key.to_base64().as_bytes()]);
-            index.extend_from_slice(&key[key.len() - PART..]);
+            index.extend_from_slice(part_at(&key, 1));
             writes.delete(index);
             writes.delete(key);
         }

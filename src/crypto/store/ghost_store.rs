@@ -11,7 +11,7 @@ use ruma::{RoomId, events::AnyMessageLikeEventContent, serde::Raw};
 use super::{
     GhostStoreError,
     ghost::StoredGhost,
-    record::{INBOUND, OLM, PARKED},
+    record::{INBOUND, OLM, PARKED, RIVAL},
     registry::{Registry, delete_all},
     room_key_filter::RoomKeyFilter,
 };
@@ -109,6 +109,7 @@ impl GhostStore {
         let records = &self.ghost.records;
         let parts = [room.as_bytes()];
         Ok(records.has_any(&records.keys.of(INBOUND, &parts))?
+            || records.has_any(&records.keys.of(RIVAL, &parts))?
             || records.has_any(&records.keys.of(PARKED, &parts))?)
     }
 

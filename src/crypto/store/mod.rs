@@ -17,7 +17,6 @@
 mod backup;
 mod changes;
 mod crypto_store;
-mod deferred_sessions;
 mod error;
 mod ghost;
 mod ghost_store;
@@ -29,8 +28,10 @@ mod key_rotation;
 mod olm_hashes;
 mod outbound_sessions;
 mod parked_keys;
+mod reception;
 mod record;
 mod registry;
+mod rival_sessions;
 mod room_key_filter;
 mod sealed_records;
 mod shred_keys;
@@ -44,7 +45,7 @@ pub use self::{
     ghost_stores::GhostStores,
 };
 pub(in crate::crypto) use self::{
-    deferred_sessions::defer_session_saves,
+    reception::while_receiving,
     room_key_filter::{RoomKeyFate, RoomKeyFilter},
 };
 

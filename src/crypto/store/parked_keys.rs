@@ -14,7 +14,7 @@ use super::{
     GhostStore, GhostStoreError, GhostStores,
     changes::furthest_back,
     ghost::StoredGhost,
-    record::{INBOUND, PARKED, broken, decode, encode, ghost_prefix},
+    record::{PARKED, broken, decode, encode, ghost_prefix},
     registry::GhostIds,
     sealed_records::Writes,
 };
@@ -74,16 +74,17 @@ impl StoredGhost {
         }
         let mut kept = self.delete_expired(now, writes)?;
         for session in furthest_back(sessions).await {
+            let sender = session.sender_key().to_base64();
             let parts = [
                 session.room_id().as_bytes(),
                 session.session_id().as_bytes(),
+                sender.as_bytes(),
             ];
             let key = self.records.keys.of(PARKED, &parts);
             // The first key of a session is the one that reads its first message.
             if kept.iter().any(|known| known.key == key) {
                 continue;
             }
-            let sender = session.sender_key().to_base64();
             let parked = ParkedKey {
                 at: now,
                 sender: sender.clone(),
@@ -155,12 +156,11 @@ impl GhostStore {
         for parked in admitted {
             let session = InboundGroupSession::from_pickle(parked.session)
                 .map_err(|error| broken(PARKED, &error))?;
-            let parts = [room.as_bytes(), session.session_id().as_bytes()];
-            if !ghost.records.has(&ghost.records.keys.of(INBOUND, &parts))? {
+            if ghost.session_of_device(&session)?.is_none() {
                 sessions.push(session);
             }
         }
-        ghost.inbound_sessions(&sessions, &mut writes).await?;
+        ghost.save_inbound_sessions(&sessions, &mut writes).await?;
         ghost.records.write(writes)
     }
 

@@ -54,7 +54,9 @@ pub(super) const DEHYDRATED: Kind = secret(b'y', "dehydrated device key");
 pub(super) const OLM: Kind = secret(b'S', "olm session");
 /// Room, session id.
 pub(super) const INBOUND: Kind = secret(b'I', "inbound group session");
-/// Room, session id. A key that came before its room was expected.
+/// Room, session id, sender key. A session of which the key of another device is in use.
+pub(super) const RIVAL: Kind = secret(b'J', "rival group session");
+/// Room, session id, sender key. A key that came before its room was expected.
 pub(super) const PARKED: Kind = secret(b'P', "parked room key");
 /// Sender key, session id → the key of the inbound group session, its sender data type, and its
 /// place among those of the device.
@@ -94,7 +96,8 @@ pub(super) const CUSTOM: Kind = secret(b'c', "custom value");
 pub(super) const RING: Kind = secret(b'g', "key ring");
 
 /// The secret kinds whose first part is a room.
-pub(super) const ROOM_KINDS: &[Kind] = &[INBOUND, OUTBOUND, WITHHELD, BUNDLE, PENDING_BUNDLE];
+pub(super) const ROOM_KINDS: &[Kind] =
+    &[INBOUND, RIVAL, OUTBOUND, WITHHELD, BUNDLE, PENDING_BUNDLE];
 /// The secret kinds whose first part is a device.
 pub(super) const DEVICE_KINDS: &[Kind] = &[OLM];
 /// The other secret kinds.
@@ -110,6 +113,12 @@ pub(super) const OTHER_SECRET_KINDS: &[Kind] = &[
 ];
 /// The place of the kind in a key: after table and ghost.
 pub(super) const KIND_AT: usize = 1 + 4;
+
+/// Returns the part of a key at a place, such as its room.
+pub(super) fn part_at(key: &[u8], place: usize) -> &[u8] {
+    let begin = KIND_AT + 1 + place * PART;
+    key.get(begin..begin + PART).unwrap_or_default()
+}
 
 /// Returns the prefix of every key of a ghost.
 pub(super) fn ghost_prefix(ghost: u32) -> Vec<u8> {
@@ -143,11 +152,11 @@ impl Keys {
     }
 
     pub(super) fn part(&self, kind: Kind, place: u8, part: &[u8]) -> [u8; PART] {
-        // A session has the same hash in every kind that ends with it, so that an index can
-        // point; rooms and people do not.
+        // A session has the same hash in every kind, so that an index can point, and a room in
+        // those of its sessions; other rooms and people do not.
         let kind = match kind {
             BY_DEVICE if place == 1 => INBOUND,
-            BACKED_UP => INBOUND,
+            BACKED_UP | RIVAL => INBOUND,
             other => other,
         };
         let mut hash = self.hash.clone();

@@ -45,9 +45,7 @@ pub(super) fn filter_room_keys(
         }
         fate == RoomKeyFate::Keep
     });
-    changes
-        .withheld_session_info
-        .retain(|room, _| (filter.judge)(room) == RoomKeyFate::Keep);
+    changes.withheld_session_info.clear();
     changes.received_room_key_bundles.clear();
     changes.rooms_pending_key_bundle.clear();
     parked

@@ -7,6 +7,7 @@ mod kill_nine;
 mod machines;
 mod provisioning;
 mod receiving;
+mod rivals;
 mod rotating;
 mod silence;
 mod talking;

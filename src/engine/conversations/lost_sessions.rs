@@ -69,7 +69,6 @@ impl Room {
         if is_final {
             EngineError::Decrypt(DecryptError::NoKey {
                 session_id: session_id.unwrap_or_else(|| "with too long an id".to_owned()),
-                withheld: None,
             })
         } else if lost >= LOST_SOME {
             EngineError::KeyUnlikely

@@ -1,14 +1,15 @@
 //! How many room keys of a device are kept, and which.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use matrix_sdk_crypto::olm::SenderData;
 use ruma::OwnedRoomId;
 
 use super::{
     super::{
         RoomKeyFate, RoomKeyFilter,
-        inbound_sessions::INBOUND_SESSIONS_MAX,
-        record::{BY_DEVICE, INBOUND},
+        inbound_sessions::{INBOUND_SESSIONS_MAX, ROOM_SESSIONS_LEFT, ROOM_SESSIONS_MAX},
+        record::{BY_DEVICE, INBOUND, RIVAL},
     },
     *,
 };
@@ -64,7 +65,7 @@ fn counts(ghost: &GhostStore) -> (usize, usize) {
         let all = raw::scan(&records.store, &records.keys.of(kind, &[]), None, 10_000);
         all.unwrap().len()
     };
-    (count(INBOUND), count(BY_DEVICE))
+    (count(INBOUND) + count(RIVAL), count(BY_DEVICE))
 }
 
 /// A session as another device passes it off as its own.
@@ -178,10 +179,18 @@ async fn nobody_drives_out_the_key_of_another_device() {
     }
     receive(&ghost, &claimed).await;
     receive(&ghost, &alices[..1]).await;
+    assert_eq!(counts(&ghost), (3, 3));
     let mut flood = room_keys(&attacker, &rooms(1), INBOUND_SESSIONS_MAX).await;
     flood.push(alices[1].clone());
     receive(&ghost, &flood).await;
-    assert_eq!(kept(&ghost, &alices).await, [0, 1]);
+    assert_eq!(counts(&ghost), (202, 202));
+    for key in &alices {
+        let found = ghost.get_inbound_group_session(key.room_id(), key.session_id());
+        let found = found.await.unwrap().unwrap();
+        assert_eq!(found.sender_key(), key.sender_key(), "only hers is left");
+    }
+    ghost.forget_room(alices[0].room_id()).await.unwrap();
+    assert_eq!(counts(&ghost), (0, 0));
 }
 
 #[tokio::test]
@@ -212,4 +221,65 @@ async fn parked_keys_that_are_admitted_count() {
     admitted.await.unwrap();
     assert_eq!(kept(&ghost, &expected).await, (50..150).collect::<Vec<_>>());
     assert_eq!(kept(&ghost, &parked).await, (0..100).collect::<Vec<_>>());
+}
+
+/// A group in which every message begins a session, and a chat in which one is enough.
+#[tokio::test]
+async fn a_busy_room_does_not_drive_out_the_session_of_a_quiet_one() {
+    let all = GhostStores::open(&Store::in_memory()).unwrap();
+    let ghost = all.ghost(sam()).unwrap();
+    let rooms = rooms(2);
+    let alice = device_of("@alice:x");
+    let quiet = room_keys(&alice, &rooms[..1], 2).await;
+    let busy = room_keys(&alice, &rooms[1..], 250).await;
+    receive(&ghost, &quiet).await;
+    for key in &busy[..220] {
+        receive(&ghost, std::slice::from_ref(key)).await;
+    }
+    receive(&ghost, &busy[220..]).await;
+    assert_eq!(kept(&ghost, &quiet).await, [0, 1]);
+    assert_eq!(kept(&ghost, &busy).await, (52..250).collect::<Vec<_>>());
+    assert_eq!(counts(&ghost), (200, 200));
+}
+
+/// A homeserver can make up a device for each key.
+#[tokio::test]
+async fn of_the_room_keys_of_a_room_a_thousand_are_kept_and_those_of_signed_devices_longest() {
+    let all = GhostStores::open(&Store::in_memory()).unwrap();
+    let ghost = all.ghost(sam()).unwrap();
+    settle(&ghost, sam()).await;
+    let clock = Arc::new(TestClock::at(1000));
+    ghost.set_room_key_filter(RoomKeyFilter {
+        judge: Arc::new(|_| RoomKeyFate::Keep),
+        clock: clock.clone(),
+    });
+    let rooms = rooms(2);
+    let elsewhere = room_keys(&device_of("@bob:x"), &rooms[1..], 3).await;
+    receive(&ghost, &elsewhere).await;
+    let mut alices = room_keys(&device_of("@alice:x"), &rooms[..1], 50).await;
+    for key in &mut alices {
+        let (user, master) = (user_id!("@alice:x"), Account::new(user_id!("@alice:x")));
+        let master = master.identity_keys().ed25519;
+        key.sender_data = SenderData::sender_unverified(user, device_id!("PHONE"), master);
+    }
+    receive(&ghost, &alices).await;
+    let mut flood = Vec::new();
+    for _ in 0..=ROOM_SESSIONS_MAX {
+        let made_up = Account::with_device_id(user_id!("@attacker:x"), device_id!("PHONE"));
+        flood.extend(room_keys(&made_up, &rooms[..1], 1).await);
+    }
+    // With Alice's 50, the last of the first 951 makes it 1,001, and the oldest go.
+    let gone = ROOM_SESSIONS_MAX + 1 - ROOM_SESSIONS_LEFT;
+    let (oldest, others) = flood.split_at(gone);
+    let (others, last) = others.split_at(951 - gone - 1);
+    for keys in [oldest, others].into_iter().chain(last.chunks(1)) {
+        clock.advance(Duration::from_millis(1));
+        receive(&ghost, keys).await;
+    }
+    let newest: Vec<usize> = (gone..flood.len()).collect();
+    assert_eq!(kept(&ghost, &flood).await, newest);
+    assert_eq!(kept(&ghost, &alices).await, (0..50).collect::<Vec<_>>());
+    assert_eq!(kept(&ghost, &elsewhere).await, [0, 1, 2]);
+    let all = newest.len() + alices.len() + elsewhere.len();
+    assert_eq!(counts(&ghost), (all, all));
 }
