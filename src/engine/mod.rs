@@ -259,6 +259,8 @@ struct Inner {
     room_states: messaging::room_cache::RoomStateCache,
     /// The calls that are being made, to see whether they have relays.
     calls: std::sync::Mutex<CallWatch>,
+    /// Who is beginning new Olm sessions with whom.
+    renewals: std::sync::Mutex<std::collections::HashSet<(OwnedUserId, OwnedUserId)>>,
     /// Who is shown as typing.
     typing: conversations::typing::TypingStates,
     /// Gap epoch: incremented whenever events may have been lost.
@@ -317,6 +319,7 @@ impl Engine {
             room_left: Notify::new(),
             room_states: messaging::room_cache::RoomStateCache::default(),
             calls: std::sync::Mutex::default(),
+            renewals: std::sync::Mutex::default(),
             typing: conversations::typing::TypingStates::default(),
             gap_epoch: AtomicU64::new(0),
             last_gap_at: AtomicU64::new(0),

@@ -130,9 +130,9 @@ impl StoredGhost {
         let keys = &self.records.keys;
         let mut kept = self.index_entries(&keys.of(BY_DEVICE, &[sender.as_bytes()]))?;
         let newest = kept.values().map(|entry| entry.number).max();
-        let mut next = (newest.unwrap_or(0) + 1).max(self.now_in_millis());
+        let next = (newest.unwrap_or(0) + 1).max(self.now_in_millis());
         let mut pickles = BTreeMap::new();
-        for session in sessions {
+        for (next, session) in (next..).zip(sessions) {
             let id = session.session_id().as_bytes();
             let index = keys.of(BY_DEVICE, &[sender.as_bytes(), id]);
             let former = kept.get(&index);
@@ -152,7 +152,6 @@ impl StoredGhost {
                 *staged.new.entry(part_at(&key, 0).to_vec()).or_default() += 1;
             }
             let number = former.map_or(next, |former| former.number);
-            next += 1;
             let entry = ByDevice {
                 session: key,
                 sender_data: session.sender_data_type(),

@@ -7,7 +7,11 @@
 //! and have no notice of their own. Each message waits at the cost of everybody's, so the keys of
 //! somebody whose sessions get lost all the time are waited for a moment only, and then not at all.
 
-use std::time::Duration;
+use std::{
+    collections::HashSet,
+    sync::{MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use ruma::{OwnedEventId, OwnedUserId, UserId};
 
@@ -148,23 +152,39 @@ impl Engine {
     /// for it; while the homeserver fails, it is tried again for [`RENEWAL`].
     pub(in crate::engine) fn renew_sessions(&self, user: &UserId, person: &UserId) {
         let engine = self.clone();
-        let (user, person): (OwnedUserId, OwnedUserId) = (user.to_owned(), person.to_owned());
+        let pair: (OwnedUserId, OwnedUserId) = (user.to_owned(), person.to_owned());
+        if !self.renewals().insert(pair.clone()) {
+            return;
+        }
         self.spawn(async move {
-            let until = engine.now() + RENEWAL;
-            let mut pause = RENEWAL_PAUSE;
-            loop {
-                let renewed = engine.machines().renew_olm_sessions(&user, &person).await;
-                let Err(error) = renewed.map_err(EngineError::from) else {
-                    return;
-                };
-                if !error.is_transient() || engine.now() >= until || engine.stopping() {
-                    tracing::info!(%user, %error, "no new session could be begun with a person whose key got lost");
-                    return;
-                }
-                clock::sleep(pause).await;
-                pause *= 2;
-            }
+            engine.renew_until_done(&pair.0, &pair.1).await;
+            engine.renewals().remove(&pair);
         });
+    }
+
+    fn renewals(&self) -> MutexGuard<'_, HashSet<(OwnedUserId, OwnedUserId)>> {
+        let renewals = self.0.renewals.lock();
+        renewals.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn renew_until_done(&self, user: &UserId, person: &UserId) {
+        let until = self.now() + RENEWAL;
+        let mut pause = RENEWAL_PAUSE;
+        let mut stop = self.0.stop.subscribe();
+        loop {
+            let renewed = self.machines().renew_olm_sessions(user, person).await;
+            let Err(error) = renewed.map_err(EngineError::from) else {
+                return;
+            };
+            if !error.is_transient() || self.now() >= until {
+                tracing::info!(%user, %error, "no new session could be begun with a person whose key got lost");
+                return;
+            }
+            tokio::select! {
+                () = clock::sleep(pause) => pause *= 2,
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+        }
     }
 
     /// Forgets sessions that got lost long ago.
