@@ -64,7 +64,7 @@ impl ByDevice {
 
 /// What is written when sessions are saved.
 #[derive(Default)]
-struct Staged {
+struct SessionWrites {
     /// The sessions to be written: their index entries by key, and the pickled sessions.
     saved: BTreeMap<Vec<u8>, (ByDevice, Zeroizing<Vec<u8>>)>,
     /// The keys of index entries to be deleted, and those of their sessions.
@@ -97,7 +97,7 @@ impl StoredGhost {
             let sender = session.sender_key().to_base64();
             of_sender.entry(sender).or_default().push(session);
         }
-        let mut staged = Staged::default();
+        let mut staged = SessionWrites::default();
         for (sender, sessions) in of_sender {
             self.make_room_for_sessions(&sender, &sessions, &mut staged)
                 .await?;
@@ -125,7 +125,7 @@ impl StoredGhost {
         &self,
         sender: &str,
         sessions: &[&InboundGroupSession],
-        staged: &mut Staged,
+        staged: &mut SessionWrites,
     ) -> Result<(), GhostStoreError> {
         let keys = &self.records.keys;
         let mut kept = self.index_entries(&keys.of(BY_DEVICE, &[sender.as_bytes()]))?;
@@ -182,7 +182,7 @@ impl StoredGhost {
     /// Deletes sessions of the rooms that would have more than [`ROOM_SESSIONS_MAX`]: of devices
     /// that are not known to be signed first, since those can be made up, and of the device that has
     /// most.
-    fn make_room_in_rooms(&self, staged: &mut Staged) -> Result<(), GhostStoreError> {
+    fn make_room_in_rooms(&self, staged: &mut SessionWrites) -> Result<(), GhostStoreError> {
         for (room, new) in std::mem::take(&mut staged.new) {
             let mut count = new;
             for kind in [INBOUND, RIVAL] {

@@ -1,8 +1,8 @@
 //! Keys of one group session that have come from several devices.
 //!
-//! Whoever got the key of a session can send it as their own, and theirs may come before that of the
-//! device which made the session. A key does not show who made it. A message shows who uses it, by its
-//! sender. So the keys of all devices are kept: one where the machine finds it, the others as its
+//! A member who got the key of a session can send it as their own, and it may come before the key of
+//! the device that made the session. A key does not show who made it. A message shows who uses it, by
+//! its sender. So the keys of all devices are kept: one where the machine finds it, the others as its
 //! rivals, until a message comes from the owner of a rival's device.
 
 use matrix_sdk_crypto::{
