@@ -132,17 +132,8 @@ impl Machines {
                         unknown.insert(user);
                     }
                 },
-                // The homeserver waited for one of the other servers. Those that answer are found in
-                // the background.
-                Err(MatrixError::TimedOut) if part.iter().any(|it| is_elsewhere(ghost, it)) => {
-                    let (others, local): (Vec<_>, Vec<_>) =
-                        part.into_iter().partition(|it| is_elsewhere(ghost, it));
-                    parts.add(local);
-                    for (user, _) in others {
-                        self.0.silent_servers.note(Silent::server_of(&user), now);
-                        unknown.insert(user);
-                    }
-                }
+                // A server that does not answer is named in the answer, so it is our own homeserver
+                // that fails if none comes.
                 Err(error) => return Err(error.into()),
             }
         }
@@ -222,7 +213,6 @@ impl Machines {
             }
             // The server has answered. Whose keys spoil the answer is found by the next query.
             Err(error) if may_be_spoiled_by_one(&error) => matches!(silent, Silent::Server(_)),
-            Err(MatrixError::TimedOut) => false,
             Err(error) => return Err(error.into()),
         };
         if has_answered {
@@ -245,11 +235,6 @@ impl Machines {
         machine.machine.mark_request_as_sent(&id, answer).await?;
         Ok(())
     }
-}
-
-/// Returns whether a person is of another homeserver than ours.
-fn is_elsewhere(ghost: &Pinned, (user, _): &Outdated) -> bool {
-    user.server_name() != ghost.user().server_name()
 }
 
 fn failed_servers(answer: &get_keys::v3::Response) -> HashSet<OwnedServerName> {

@@ -29,13 +29,6 @@ impl<T> SplitRequest<T> {
         self.0.pop()
     }
 
-    /// Adds a request.
-    pub(super) fn add(&mut self, part: Vec<T>) {
-        if !part.is_empty() {
-            self.0.push(part);
-        }
-    }
-
     /// Repeats a spoiled request in halves. Returns the person who spoils it if nobody else is left
     /// in it.
     pub(super) fn halve(&mut self, mut part: Vec<T>) -> Option<T> {

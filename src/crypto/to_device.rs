@@ -178,9 +178,7 @@ impl Machines {
         let mut keys = Vec::new();
         for info in infos {
             // The store has refused the others.
-            if !reception.is_known(&info.room_id, &info.session_id)
-                && self.expects(&ghost.slot, user, &info.room_id)?
-            {
+            if !reception.is_known(&info) && self.expects(&ghost.slot, user, &info.room_id)? {
                 keys.push(NewRoomKey {
                     room_id: info.room_id,
                     session_id: info.session_id,

@@ -15,9 +15,10 @@ use std::cell::RefCell;
 
 use matrix_sdk_crypto::{
     olm::{InboundGroupSession, Session},
-    store::types::Changes,
+    store::types::{Changes, RoomKeyInfo},
+    vodozemac::Curve25519PublicKey,
 };
-use ruma::{OwnedRoomId, RoomId};
+use ruma::OwnedRoomId;
 
 tokio::task_local! {
     static RECEPTION: RefCell<Reception>;
@@ -28,15 +29,17 @@ tokio::task_local! {
 pub(in crate::crypto) struct Reception {
     /// The sessions still deferred, which the caller must save now.
     pub(in crate::crypto) sessions: Vec<Session>,
-    /// The room and the session of each key that brought nothing new.
-    known_keys: Vec<(OwnedRoomId, String)>,
+    /// The room, the session and the device of each key that brought nothing new.
+    known_keys: Vec<(OwnedRoomId, String, Curve25519PublicKey)>,
 }
 
 impl Reception {
     /// Returns whether a received key brought nothing new.
-    pub(in crate::crypto) fn is_known(&self, room: &RoomId, session_id: &str) -> bool {
+    pub(in crate::crypto) fn is_known(&self, key: &RoomKeyInfo) -> bool {
         let mut known = self.known_keys.iter();
-        known.any(|(known_room, known_id)| known_room == room && known_id == session_id)
+        known.any(|(room, session_id, sender)| {
+            *room == key.room_id && *session_id == key.session_id && *sender == key.sender_key
+        })
     }
 }
 
@@ -59,6 +62,7 @@ pub(super) fn note_known_key(session: &InboundGroupSession) {
     let key = (
         session.room_id().to_owned(),
         session.session_id().to_owned(),
+        session.sender_key(),
     );
     let _not_receiving = RECEPTION.try_with(|it| it.borrow_mut().known_keys.push(key));
 }

@@ -3,14 +3,12 @@
 use std::time::Duration;
 
 use super::*;
-use crate::matrix::{Homeserver, HomeserverOptions};
 
 /// How long a request may take that waits for nobody.
 const WAITS: Duration = Duration::from_secs(10);
 
 const NEAR: &str = "@near:hs.test";
 const FAR: &str = "@far:silent.test";
-const KIM: &str = "@kim:elsewhere.test";
 
 impl World {
     /// Encrypts for these people as soon as their servers have answered in the background.
@@ -114,38 +112,6 @@ async fn a_server_that_answers_only_when_nobody_waits_is_not_waited_for_again() 
     unknown(world.encrypts_at_once(&[third.user()]).await);
     drop(held);
     world.encrypts_soon(&[third.user()]).await;
-}
-
-#[tokio::test]
-async fn a_query_that_takes_too_long_is_the_fault_of_other_servers() {
-    let World {
-        fake, store, clock, ..
-    } = World::new().await;
-    let options = HomeserverOptions {
-        request_timeout: Duration::from_millis(500),
-        ..HomeserverOptions::default()
-    };
-    let hs = Homeserver::connect(fake.url(), "token".into(), options).await;
-    let settings = MachineSettings {
-        clock: clock.clone(),
-        ..Default::default()
-    };
-    let machines = Machines::new(Store::in_memory(), hs.unwrap(), settings).unwrap();
-    let world = World {
-        fake,
-        store,
-        clock,
-        machines,
-    };
-    world.machines.provision(sam(), "Sam").await.unwrap();
-    let near = Person::new(&world.fake, NEAR).await;
-    let far = Person::new(&world.fake, FAR).await;
-    let kim = Person::new(&world.fake, KIM).await;
-    world.fake.silence(FAR);
-    let all = [near.user(), far.user(), kim.user()];
-    let first = unknown(world.encrypt(&all, "first").await);
-    assert_eq!(first, [far.user(), kim.user()]);
-    world.encrypts_soon(&[near.user(), kim.user()]).await;
 }
 
 #[tokio::test]

@@ -69,7 +69,7 @@ impl Room {
         let is_final = lost >= LOST_MANY
             || session_id
                 .as_ref()
-                .is_none_or(|id| self.was_told(id, &event.id).unwrap_or(false));
+                .is_none_or(|id| self.was_told(id, event).unwrap_or(false));
         if is_final {
             EngineError::Decrypt(DecryptError::NoKey {
                 session_id: session_id.unwrap_or_else(|| "with too long an id".to_owned()),
@@ -94,13 +94,17 @@ impl Room {
 
     /// Returns whether the sender of an event was told that the key of its session is lost, after
     /// they had sent it.
-    fn was_told(&self, session: &str, event: &OwnedEventId) -> Result<bool, StoreError> {
+    fn was_told(&self, session: &str, event: &RoomEvent) -> Result<bool, StoreError> {
         let key = (self.id.clone(), session.to_owned());
         let store = self.engine.store();
         let Some(lost) = store.get::<LostSessions>(&key)? else {
             return Ok(false);
         };
-        let seen = store.get::<Seen>(event)?;
+        // Anybody can name somebody else's session.
+        if lost.sender != event.sender {
+            return Ok(false);
+        }
+        let seen = store.get::<Seen>(&event.id)?;
         let arrived = seen.map_or(self.due_since, |seen| seen.at);
         Ok(arrived <= lost.told_at)
     }
@@ -123,7 +127,7 @@ impl Room {
         }) else {
             return Ok(Some(NO_KEY));
         };
-        if self.was_told(&session, &event.id)? {
+        if self.was_told(&session, &event)? {
             return Ok(None);
         }
         let known = store.scan::<LostSessions>(&prefix(&self.id), None, SESSIONS_MAX)?;
