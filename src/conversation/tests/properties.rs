@@ -91,8 +91,8 @@ fn anything() -> impl Strategy<Value = Input> {
 
 proptest! {
     /// No event is forwarded to the room where it was sent, or twice to one room; one forward of
-    /// each event is the last; after the end rooms are only left; and the index of a person never
-    /// changes.
+    /// each event is the last; what a participant says is forwarded or answered; after the end
+    /// rooms are only left; and the index of a person never changes.
     #[test]
     fn no_event_is_forwarded_twice_or_back(inputs in prop::collection::vec(anything(), 1..60)) {
         let mut state = going_on();
@@ -112,6 +112,16 @@ proptest! {
                 }
             }
             prop_assert_eq!(lasts, usize::from(!roles.is_empty()));
+            if let Input::Event { role, sender, event, kind: EventKind::Forwardable } = &input
+                && let Some(by) = state.person_at(*role, sender)
+                && !ended && state.people[by].takes_part() && state.room(*role).is_some()
+            {
+                let says_why = |effect: &Effect| {
+                    matches!(effect, Effect::SendNotice { cause, .. } if cause == event.as_str())
+                };
+                let is_answered = decision.effects.iter().any(|(_, effect)| says_why(effect));
+                prop_assert!(!roles.is_empty() || is_answered, "{event} is lost");
+            }
             let Some(next) = decision.state else { break };
             prop_assert!(next.people.iter().map(|p| &p.user).take(people.len()).eq(people.iter()));
             prop_assert!(!ended || next.ended);
