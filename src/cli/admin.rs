@@ -8,7 +8,7 @@ use tokio::net::UnixStream;
 
 use super::CliError;
 use crate::{
-    engine::StampHistory,
+    engine::{StampHistory, StorePart},
     matrix::install_crypto_provider,
     server::{LastBackup, MarkStatus, ModuleStatus, SOCKET, Status},
 };
@@ -51,6 +51,11 @@ impl RunningService {
     /// Returns the state of the service.
     pub async fn status(&self) -> Result<Status, CliError> {
         self.get("status").await
+    }
+
+    /// Returns what the store consists of. The service reads every record for it.
+    pub async fn store_parts(&self) -> Result<Vec<StorePart>, CliError> {
+        self.get("sizes").await
     }
 
     /// Returns users of the service and their devices.

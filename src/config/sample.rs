@@ -78,7 +78,7 @@ pub(super) const OPTIONS: &[(&str, &str)] = &[
     ("relay", "How conversations with masked handles are passed on between their rooms."),
     ("relay.offered", "Whether people can mask their handles (`mode sam masked`). What they write then passes through Stonechat, which can read it on the way."),
     ("relay.delivery_receipts", "Whether a read receipt of the ghost shows that a message has reached the other side."),
-    ("relay.remember", "How long Stonechat remembers the ids of an event in both rooms, so that replies, edits, reactions and deletions find their target. If the target is older, they are passed on without it, or their sender is told."),
+    ("relay.remember", "How long Stonechat remembers the ids of an event in both rooms, so that replies, edits, reactions and deletions find their target; at most the newest 5,000 of each room. If the target is older, they are passed on without it, or their sender is told."),
     ("relay.wait_for_key", "How long a message whose key is missing holds up those behind it. After that its sender is asked to send it again."),
     ("relay.media_at_most", "The largest file from another homeserver that is passed on, like 500KiB, 100MiB, 1GiB, and never more than the homeserver's own limit. Its sender is told the limit. Files pass through in small pieces, so this costs no memory."),
 

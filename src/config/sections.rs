@@ -279,7 +279,8 @@ pub struct RelaySection {
     pub offered: bool,
     /// Whether a read receipt shows that a message has reached the other side.
     pub delivery_receipts: bool,
-    /// How long the ids of an event in both rooms are remembered.
+    /// How long the ids of an event in both rooms are remembered. At most those of the newest 5,000
+    /// events of a room are.
     #[serde(with = "super::span")]
     pub remember: Duration,
     /// How long a message whose key is missing holds up those behind it.

@@ -15,7 +15,7 @@
 //! | `messaging` | decrypts, encrypts and sends as one of our users; leaves rooms and forgets their keys |
 //! | `inbox` | accepts what the homeserver pushes or a sync brings: once, bounded, durable |
 //! | `room` | a room: its record, the writes of its decisions, and what its effects need |
-//! | `history`, `places`, `bells`, `missing_users`, `users`, `waiting_redactions`, `records`, `control_room`, `event`, `failing`, `keyed`, `error` | a room's history; places for work that other servers can hold up; how an inbox is filled and its room woken; our users that the homeserver does not have; our users, as whom requests are made; the deletions among what waits in a room; what is on disk; where a control room stands; an event; how long an item has been failing; locks by key; errors |
+//! | `history`, `places`, `bells`, `missing_users`, `users`, `waiting_redactions`, `sizes`, `records`, `control_room`, `event`, `failing`, `keyed`, `error` | a room's history; places for work that other servers can hold up; how an inbox is filled and its room woken; our users that the homeserver does not have; our users, as whom requests are made; the deletions among what waits in a room; of what the store consists; what is on disk; where a control room stands; an event; how long an item has been failing; locks by key; errors |
 //!
 //! A folder or file uses those below it, and in its own row those behind it.
 //!
@@ -40,7 +40,7 @@
 //!    (`conversations::portal_repair`), reads it (`messaging::decrypt`) and translates it
 //!    ([`crate::relay::translate()`]).
 //! 7. `messaging::send`: `send_to_room` encrypts it for the people there ([`crate::crypto`]) and sends it.
-//! 8. `conversations::event_map`: `note` writes down which event is the copy of which.
+//! 8. `conversations::event_map`: `note_copy` writes down which event is the copy of which.
 //!
 //! The invite of an open handle's ghost, and later each message, takes the first two steps; then:
 //!
@@ -92,6 +92,7 @@ mod records;
 mod retention;
 mod retry;
 mod room;
+mod sizes;
 mod users;
 mod waiting_redactions;
 
@@ -100,7 +101,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -130,6 +131,7 @@ pub use maintenance::{
     restore::NOT_IN_BACKUPS,
     stamp::{STAMP_TYPE, Stamp, StampHistory},
 };
+pub use sizes::{StorePart, store_parts};
 
 /// The table of control rooms, to count those in a backup.
 pub const CONTROL_ROOMS_TABLE: u8 = <records::ControlRooms as crate::store::Table>::ID;
@@ -217,6 +219,8 @@ struct Inner {
     began: u64,
     inbox_lock: Mutex<()>,
     in_hand: inbox::dedup::EventsInHand,
+    /// The number of the partition to which arrivals are written.
+    partition: AtomicU32,
     /// Upper bound of the numbers of arrivals that are durable.
     arrived: AtomicU64,
     echoes: inbox::accept::EchoPacing,
@@ -287,6 +291,7 @@ impl Engine {
         // Before anything is accepted: what is there now was there before the restore.
         maintenance::restore::prepare(&services.store, services.clock.now())?;
         let sequence = records::first_sequence(&services.store)?;
+        let partition = inbox::dedup::first_partition(&services.store, services.clock.now())?;
         let places = Places::new(settings.server_name.clone(), settings.joins_at_once);
         Ok(Self(Arc::new(Inner {
             services,
@@ -295,6 +300,7 @@ impl Engine {
             began: sequence,
             inbox_lock: Mutex::default(),
             in_hand: inbox::dedup::EventsInHand::default(),
+            partition: AtomicU32::new(partition),
             arrived: AtomicU64::new(sequence),
             echoes: inbox::accept::EchoPacing::default(),
             to_device: inbox::to_device::Queues::default(),

@@ -2,6 +2,7 @@
 
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use serde::{Deserialize, Serialize};
+use serde_tuple::{Deserialize_tuple, Serialize_tuple};
 
 use crate::{
     bot,
@@ -11,7 +12,7 @@ use crate::{
     ids::{ConversationId, Ghost, Person},
     introduction::{Effect, Introduction},
     matrix::bounds::DeadLetter,
-    store::{BackupInfo, Batch, Store, StoreError, Table},
+    store::{BackupInfo, Batch, Digest, Store, StoreError, Table, prefix},
 };
 
 macro_rules! table {
@@ -34,25 +35,22 @@ table! {
     Inbox = 10, true, (OwnedRoomId, u64) => InboxItem
 }
 table! {
-    /// Events that have arrived, so that none is accepted twice; forgotten after a week.
-    Seen = 11, false, OwnedEventId => SeenEvent
+    /// Events that have arrived, by partition, so that none is accepted twice. Deleted with their
+    /// partition, after one to two weeks.
+    Seen = 11, false, (u32, Digest) => SeenEvent
 }
 table! {
-    /// [`Seen`] by age. Events that arrived together share a record under the first, which lists
-    /// the rest.
-    SeenByTime = 12, false, (Timestamp, OwnedEventId) => Option<Vec<OwnedEventId>>
+    /// The partition of what arrives now, in [`Seen`] and [`SeenToDevice`]. One record, never
+    /// deleted.
+    SeenPartition = 12, false, u8 => Partition
 }
 table! {
     /// To-device messages that no machine has processed yet, by ghost and in order.
     ToDevice = 13, true, (OwnedUserId, u64) => ToDeviceItem
 }
 table! {
-    /// Digests of to-device messages that have arrived; forgotten after a week.
-    SeenToDevice = 14, false, [u8; 32] => Timestamp
-}
-table! {
-    /// [`SeenToDevice`] by age.
-    SeenToDeviceByTime = 15, false, (Timestamp, [u8; 32]) => ()
+    /// To-device messages that have arrived, by partition. Deleted with it, after one to two weeks.
+    SeenToDevice = 14, false, (u32, Digest) => ()
 }
 table! {
     /// The record of a room; deleted when nothing is left to do there, unless a ghost has left it,
@@ -207,10 +205,20 @@ pub(in crate::engine) struct DeadLetterRecord {
     pub letter: DeadLetter,
 }
 
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+/// An event that has arrived. Written without the names of its fields, like all records of which there
+/// is one for each message.
+#[derive(Clone, Copy, Debug, Serialize_tuple, Deserialize_tuple)]
 pub(in crate::engine) struct SeenEvent {
     pub at: Timestamp,
     pub handled: bool,
+}
+
+/// The records of a week, which are deleted together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::engine) struct Partition {
+    pub number: u32,
+    /// When its first record was written.
+    pub begun_at: Timestamp,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -340,18 +348,18 @@ table! {
     ConversationsByGhost = 52, false, (Ghost, ConversationId) => ()
 }
 table! {
-    /// The original of each copy, by the copy's room and event. Ids only; deleted after the
-    /// retention.
-    EventSources = 53, false, (OwnedRoomId, OwnedEventId) => Source
+    /// The original of each copy, by the copy's room and event. Deleted with [`EventCopies`].
+    EventSources = 53, false, (Digest, Digest) => Source
 }
 table! {
     /// The copy of an event in another room, by the event's room, its id and that other room.
-    /// Deleted with its source.
-    EventCopies = 54, false, (OwnedRoomId, OwnedEventId, OwnedRoomId) => Copy
+    /// Deleted with [`CopiedEvents`].
+    EventCopies = 54, false, (Digest, Digest, Digest) => Copy
 }
 table! {
-    /// [`EventCopies`] by age.
-    EventCopiesByTime = 55, false, (Timestamp, OwnedRoomId, OwnedEventId, OwnedRoomId) => ()
+    /// The events of a room that have copies, numbered in the order of their first copies. Deleted
+    /// after the retention, or when the room has too many.
+    CopiedEvents = 55, false, (Digest, u64) => CopiedEvent
 }
 
 table! {
@@ -375,18 +383,33 @@ pub(in crate::engine) struct LostSession {
 }
 
 /// The original of a copy.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize_tuple, Deserialize_tuple)]
 pub(in crate::engine) struct Source {
-    pub room: OwnedRoomId,
+    pub room: Digest,
     pub event: OwnedEventId,
 }
 
 /// The copy of an event in another room.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize_tuple, Deserialize_tuple)]
 pub(in crate::engine) struct Copy {
     pub event: OwnedEventId,
     /// The index of its author among the people of the conversation.
     pub by: u32,
+}
+
+/// Returns the bytes with which the keys of an event's copies begin.
+pub(in crate::engine) fn copies_of(room: &Digest, event: &Digest) -> Vec<u8> {
+    let mut copies = prefix(room);
+    copies.extend(prefix(event));
+    copies
+}
+
+/// An event that has copies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize_tuple, Deserialize_tuple)]
+pub(in crate::engine) struct CopiedEvent {
+    pub event: Digest,
+    /// When it was copied first.
+    pub at: Timestamp,
 }
 
 #[cfg(test)]

@@ -26,6 +26,11 @@ fn stored(value: &impl Serialize) -> Value {
     rmp_serde::from_slice(&bytes).unwrap()
 }
 
+/// The bytes of a value on disk, for one that holds a digest.
+fn stored_bytes(value: &impl Serialize) -> String {
+    hex::encode(rmp_serde::to_vec_named(value).unwrap())
+}
+
 fn all_stored<T: Serialize>(values: impl IntoIterator<Item = T>) -> Vec<Value> {
     values.into_iter().map(|value| stored(&value)).collect()
 }
@@ -538,8 +543,16 @@ fn the_small_records() {
         told_at: AT,
     };
     let source = Source {
-        room: room(),
+        room: Digest::of("!room:hs.test"),
         event: event(),
+    };
+    let copied = CopiedEvent {
+        event: Digest::of("$event"),
+        at: AT,
+    };
+    let partition = Partition {
+        number: 3,
+        begun_at: AT,
     };
     let copy = Copy {
         event: event(),
@@ -551,9 +564,13 @@ fn the_small_records() {
         ("to-device message", stored(&to_device)),
         ("restore", stored(&restore)),
         ("owed ghost", stored(&owed)),
-        ("source of a copy", stored(&source)),
         ("copy", stored(&copy)),
+        ("partition", stored(&partition)),
         ("lost session", stored(&lost)),
         ("pending", stored(&("plain", "html"))),
+    ]);
+    insta::assert_json_snapshot!([
+        ("source of a copy", stored_bytes(&source)),
+        ("copied event", stored_bytes(&copied)),
     ]);
 }

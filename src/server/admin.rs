@@ -9,6 +9,7 @@
 //! | `GET /v1/backup` | [`LastBackup`], for a client whose stream broke off |
 //! | `GET /v1/devices` | users of ours and their devices, as a list of pairs |
 //! | `GET /v1/owed` | the ghosts that are still to be made or removed |
+//! | `GET /v1/sizes` | a list of [`StorePart`](crate::engine::StorePart): what the store consists of; 409 while another is made |
 //! | `GET /v1/stamps` | [`StampHistory`] |
 //! | `GET /v1/pushed/{mark}` | [`MarkStatus`]: whether the homeserver pushed a mark of `doctor` |
 //! | `GET /v1/reports/{after}` | [`ModuleStatus`]: what the module in the homeserver reported |
@@ -47,7 +48,7 @@ use super::{
 use crate::{
     clock::Clock,
     crypto::{ready_devices, store::GhostStores},
-    engine::{NOT_IN_BACKUPS, StampHistory, count_dead_letters, owed_ghosts},
+    engine::{NOT_IN_BACKUPS, StampHistory, count_dead_letters, owed_ghosts, store_parts},
     shutdown::Shutdown,
     store::{BackupInfo, Store, StoreError},
 };
@@ -166,6 +167,8 @@ pub struct Status {
     /// The number of items from the homeserver that were set aside since the database was created,
     /// by reason.
     pub dead_letters: BTreeMap<String, u64>,
+    /// Size of the database on disk, in bytes.
+    pub size_on_disk: u64,
 }
 
 /// The result of the last backup.
@@ -178,6 +181,8 @@ pub struct LastBackup {
 struct AdminState {
     admin: Admin,
     backup_slot: Arc<Semaphore>,
+    /// Held while all records are read for their sizes.
+    sizes_slot: Semaphore,
     last_backup: Mutex<LastBackup>,
 }
 
@@ -186,6 +191,7 @@ pub fn admin_router(admin: Admin) -> Router {
     let state = Arc::new(AdminState {
         admin,
         backup_slot: Arc::new(Semaphore::new(1)),
+        sizes_slot: Semaphore::new(1),
         last_backup: Mutex::default(),
     });
     Router::new()
@@ -193,6 +199,7 @@ pub fn admin_router(admin: Admin) -> Router {
         .route("/v1/backup", get(get_last_backup).post(post_backup))
         .route("/v1/devices", get(get_devices))
         .route("/v1/owed", get(get_owed))
+        .route("/v1/sizes", get(get_sizes))
         .route("/v1/stamps", get(get_stamps))
         .route("/v1/pushed/{mark}", get(get_mark_status))
         .route("/v1/reports/{after}", get(get_module_status))
@@ -218,7 +225,20 @@ fn read_status(admin: &Admin) -> Result<Status, StoreError> {
         ready: admin.health.is_ready(),
         restoring: admin.store.is_restored()?,
         dead_letters: count_dead_letters(&admin.store)?,
+        size_on_disk: admin.store.size_on_disk()?,
     })
+}
+
+async fn get_sizes(State(state): State<Arc<AdminState>>) -> Response {
+    let Ok(_permit) = state.sizes_slot.try_acquire() else {
+        let words = "the records are being counted already; wait for it";
+        return (StatusCode::CONFLICT, words).into_response();
+    };
+    let store = state.admin.store.clone();
+    match tokio::task::spawn_blocking(move || store_parts(&store)).await {
+        Ok(parts) => answer(parts),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
 }
 
 async fn get_devices(State(state): State<Arc<AdminState>>) -> Response {

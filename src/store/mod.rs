@@ -19,6 +19,7 @@ pub mod backend;
 mod backup;
 mod batch;
 mod capture;
+mod digest;
 mod error;
 mod failure;
 pub(crate) mod files;
@@ -36,6 +37,7 @@ mod pages;
 pub(crate) mod raw;
 mod record_cache;
 pub(crate) mod seal;
+mod sizes;
 mod table;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -62,12 +64,14 @@ use self::{
 pub use self::{
     backup::{BackupContents, BackupInfo, BackupStats, REPLACED, Restored},
     batch::{Batch, KEY_BYTES_MAX, VALUE_BYTES_MAX},
+    digest::Digest,
     error::StoreError,
     failure::StoreFailure,
     key::StoreKey,
     meta::Run,
     options::StoreOptions,
     pages::Pages,
+    sizes::TableSize,
     table::{KeyPart, Table, TableKey, prefix},
 };
 
@@ -369,22 +373,6 @@ impl Store {
     /// Adds to a batch that all steps after a restore are done.
     pub fn restore_done(batch: &mut Batch) {
         batch.delete_raw(meta::restored_key());
-    }
-
-    /// Reads every record once, so that damage is found, and counts them. Blocks.
-    pub fn count_records(&self) -> Result<u64, StoreError> {
-        self.inner.memtable.write_out()?;
-        let database = self.inner.memtable.backend();
-        let mut count = 0;
-        let mut after: Option<Vec<u8>> = None;
-        loop {
-            let page = database.scan(&[], after.as_deref(), 256)?;
-            let Some((last, _)) = page.last() else {
-                return Ok(count);
-            };
-            after = Some(last.clone());
-            count += page.len() as u64;
-        }
     }
 
     /// Returns the number of batches applied since the store was opened.

@@ -13,7 +13,7 @@ use crate::{
             gap::{BACKFILL_PAGES_MAX, begins_for},
             sync::GAP_BYTES,
         },
-        records::{QueuedEffect, Rooms, Seen},
+        records::{QueuedEffect, Rooms},
         room::Room,
     },
     ids::Ghost,
@@ -70,7 +70,7 @@ impl Room {
         if number >= self.read_until {
             return Ok(false);
         }
-        let seen = self.engine.store().get::<Seen>(&event.id)?;
+        let seen = self.engine.seen(&event.id)?;
         Ok(seen.is_some_and(|seen| seen.handled))
     }
 
@@ -113,7 +113,7 @@ impl Room {
                 if engine.is_ours(&event.sender) || event.id == this.id {
                     continue;
                 }
-                let seen = engine.store().get::<Seen>(&event.id)?;
+                let seen = engine.seen(&event.id)?;
                 if seen.is_some_and(|seen| seen.handled) || self.may_be_known(&event)? {
                     // After a cut between servers, what people of others have said meanwhile stands
                     // among what was missed.
@@ -163,7 +163,7 @@ impl Room {
     /// Returns whether the event may have been handled: its arrival may be forgotten, or it has
     /// copies.
     pub(in crate::engine) fn may_be_known(&self, event: &RoomEvent) -> Result<bool, StoreError> {
-        Ok(self.engine.may_be_forgotten(event) || self.engine.has_copies(&self.id, event)?)
+        Ok(self.engine.may_be_forgotten(event) || self.engine.has_copies(&self.id, &event.id)?)
     }
 
     /// Reads back the events that an effect needs and that were sent before our user joined: the

@@ -13,7 +13,7 @@ use crate::{
         event::RoomEvent,
         inbox::dedup::InHand,
         introductions::admission::GhostInvite,
-        records::{Inbox, InboxItem, QueuedEffect, Seen},
+        records::{Inbox, InboxItem, QueuedEffect},
         retry::Retry,
         room::Room,
     },
@@ -133,7 +133,7 @@ impl Room {
         json: &str,
         batch: Batch,
     ) -> Result<(), EngineError> {
-        let seen = self.engine.store().get::<Seen>(&event.id)?;
+        let seen = self.engine.seen(&event.id)?;
         if seen.as_ref().is_some_and(|seen| seen.handled) {
             return Ok(self.engine.store().apply(batch)?);
         }

@@ -10,7 +10,7 @@ use crate::{
         EngineError,
         conversations::{inputs::event_kind, repository::Staged},
         event::RoomEvent,
-        records::{Conversations, Inbox, InboxItem, RetainedEvents, Seen},
+        records::{Conversations, Inbox, InboxItem, RetainedEvents},
         room::{ReplayableEffects, Room},
     },
     ids::ConversationId,
@@ -84,7 +84,7 @@ impl Room {
             }
             handled += 1;
             batch.delete::<Inbox>(key);
-            let seen = engine.store().get::<Seen>(&event.id)?;
+            let seen = engine.seen(&event.id)?;
             if seen.as_ref().is_some_and(|seen| seen.handled) {
                 continue;
             }

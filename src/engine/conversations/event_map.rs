@@ -2,19 +2,22 @@
 //! configuration says; an event that refers to an older one is forwarded without the reference, or
 //! its sender is told.
 
-use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId};
+use ruma::{EventId, OwnedEventId, RoomId};
 
 use crate::{
     engine::{
         Engine,
-        records::{Copy, EventCopies, EventCopiesByTime, EventSources, Source},
+        records::{CopiedEvent, CopiedEvents, Copy, EventCopies, EventSources, Source, copies_of},
     },
     relay::EventMapping,
-    store::{Batch, Store, StoreError},
+    store::{Batch, Digest, Store, StoreError, prefix},
 };
 
-/// Maximum number of records that are deleted in one write.
-const DELETE_BATCH_RECORDS: usize = 1000;
+/// Maximum number of events of one room whose copies are remembered.
+pub(in crate::engine) const COPIED_EVENTS_MAX: u64 = 5_000;
+
+/// Maximum number of events whose copies are forgotten in one write.
+const FORGET_BATCH_EVENTS: usize = 100;
 
 /// The mapping between the events of one room and those of another.
 #[derive(Debug)]
@@ -30,33 +33,21 @@ impl EventMap<'_> {
         &self,
         event: &EventId,
     ) -> Result<Option<OwnedEventId>, StoreError> {
-        let original = self.original(event)?;
-        if original.room == self.target {
-            return Ok(Some(original.event));
-        }
-        let key = (original.room, original.event, self.target.to_owned());
+        let (source, target) = (Digest::of(self.source), Digest::of(self.target));
+        let event = Digest::of(event);
+        let original = match self.store.get::<EventSources>(&(source, event))? {
+            Some(original) if original.room == target => return Ok(Some(original.event)),
+            Some(original) => (original.room, Digest::of(&original.event)),
+            None => (source, event),
+        };
+        let key = (original.0, original.1, target);
         Ok(self.store.get::<EventCopies>(&key)?.map(|copy| copy.event))
-    }
-
-    /// Returns the event that this one is a copy of, and its room.
-    fn original(&self, event: &EventId) -> Result<Source, StoreError> {
-        let key = (self.source.to_owned(), event.to_owned());
-        Ok(match self.store.get::<EventSources>(&key)? {
-            Some(source) => source,
-            None => Source {
-                room: key.0,
-                event: key.1,
-            },
-        })
     }
 
     /// Returns the other room's copy of an event of this room, and its author.
     pub(in crate::engine) fn copy(&self, event: &EventId) -> Result<Option<Copy>, StoreError> {
-        let key = (
-            self.source.to_owned(),
-            event.to_owned(),
-            self.target.to_owned(),
-        );
+        let room = Digest::of(self.source);
+        let key = (room, Digest::of(event), Digest::of(self.target));
         self.store.get::<EventCopies>(&key)
     }
 }
@@ -68,51 +59,94 @@ impl EventMapping for EventMap<'_> {
     }
 }
 
-/// Records that the event `target` is the copy of the event `source`.
-pub(in crate::engine) fn note(
+/// The copy of an event, and where both are.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::engine) struct NewCopy<'a> {
+    pub source: &'a RoomId,
+    pub event: &'a EventId,
+    pub target: &'a RoomId,
+    pub copy: &'a OwnedEventId,
+    /// The index of its author among the people of the conversation.
+    pub by: usize,
+}
+
+/// Stages the deletion of an event's copies.
+fn forget(
+    store: &Store,
+    (room, number): (Digest, u64),
+    event: &Digest,
     batch: &mut Batch,
-    source: (&OwnedRoomId, &OwnedEventId),
-    target: (&OwnedRoomId, &OwnedEventId),
-    by: usize,
-    now: crate::clock::Timestamp,
 ) -> Result<(), StoreError> {
-    let original = Source {
-        room: source.0.clone(),
-        event: source.1.clone(),
-    };
-    let copy = Copy {
-        event: target.1.clone(),
-        by: u32::try_from(by).unwrap_or(u32::MAX),
-    };
-    let key = (source.0.clone(), source.1.clone(), target.0.clone());
-    let by_time = (now, source.0.clone(), source.1.clone(), target.0.clone());
-    batch.put::<EventSources>(&(target.0.clone(), target.1.clone()), &original)?;
-    batch.put::<EventCopies>(&key, &copy)?;
-    batch.put::<EventCopiesByTime>(&by_time, &())
+    for page in store.pages::<EventCopies>(&copies_of(&room, event)) {
+        for (key, copy) in page? {
+            batch.delete::<EventSources>(&(key.2, Digest::of(&copy.event)));
+            batch.delete::<EventCopies>(&key);
+        }
+    }
+    batch.delete::<CopiedEvents>(&(room, number));
+    Ok(())
 }
 
 impl Engine {
+    /// Stages that an event has a copy, and the deletion of the oldest ones if its room has too many.
+    /// Only the actor of the room calls this, and applies the batch before it calls it again.
+    pub(in crate::engine) fn note_copy(
+        &self,
+        new: &NewCopy<'_>,
+        batch: &mut Batch,
+    ) -> Result<(), StoreError> {
+        let (room, event) = (Digest::of(new.source), Digest::of(new.event));
+        let there = Digest::of(new.target);
+        let original = Source {
+            room,
+            event: new.event.to_owned(),
+        };
+        let copy = Copy {
+            event: new.copy.clone(),
+            by: u32::try_from(new.by).unwrap_or(u32::MAX),
+        };
+        batch.put::<EventSources>(&(there, Digest::of(new.copy)), &original)?;
+        batch.put::<EventCopies>(&(room, event, there), &copy)?;
+        if self.has_copies(new.source, new.event)? {
+            return Ok(());
+        }
+        let last = self.store().last::<CopiedEvents>(&prefix(&room))?;
+        let number = last.map_or(0, |((_, number), _)| number + 1);
+        let at = self.now();
+        batch.put::<CopiedEvents>(&(room, number), &CopiedEvent { event, at })?;
+        // Two for each that comes, so that a lower limit than before is reached.
+        let oldest = self.store().scan::<CopiedEvents>(&prefix(&room), None, 2)?;
+        for (key, old) in oldest {
+            if key.1 + COPIED_EVENTS_MAX <= number {
+                forget(self.store(), key, &old.event, batch)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Deletes mappings that are older than the retention.
     pub(in crate::engine) async fn forget_old_copies(&self) -> Result<(), StoreError> {
         let horizon = self.now() - self.0.settings.conversations.remember;
+        let mut after: Option<(Digest, u64)> = None;
         loop {
-            let mut batch = Batch::new();
-            let oldest = self
-                .store()
-                .scan::<EventCopiesByTime>(&[], None, DELETE_BATCH_RECORDS)?;
-            for (key, ()) in oldest.into_iter().filter(|((at, ..), ())| *at < horizon) {
-                let (_, room, event, there) = key.clone();
-                let of = (room, event, there.clone());
-                if let Some(copy) = self.store().get::<EventCopies>(&of)? {
-                    batch.delete::<EventSources>(&(there, copy.event));
-                }
-                batch.delete::<EventCopies>(&of);
-                batch.delete::<EventCopiesByTime>(&key);
-            }
-            if batch.is_empty() {
+            let store = self.store();
+            let page = store.scan::<CopiedEvents>(&[], after.as_ref(), FORGET_BATCH_EVENTS)?;
+            let Some((last, youngest)) = page.last() else {
                 return Ok(());
+            };
+            // What follows a young event in its room is younger still.
+            after = Some(if youngest.at < horizon {
+                *last
+            } else {
+                (last.0, u64::MAX)
+            });
+            let mut batch = Batch::new();
+            for (key, old) in page.iter().filter(|(_, copied)| copied.at < horizon) {
+                forget(store, *key, &old.event, &mut batch)?;
             }
-            self.store().commit(batch).await?;
+            if !batch.is_empty() {
+                store.commit(batch).await?;
+            }
         }
     }
 }

@@ -13,12 +13,12 @@ use crate::{
         EngineError,
         conversations::{
             aliases::aliases,
-            event_map::{EventMap, note},
+            event_map::{EventMap, NewCopy},
             failures::not_delivered,
         },
         event::RoomEvent,
         messaging::send::{Outgoing, Recipients},
-        records::{Outbox, QueuedEffect, RetainedEvents, Seen},
+        records::{Outbox, QueuedEffect, RetainedEvents},
         room::{Room, transaction_id},
     },
     ids::{Ghost, Person},
@@ -152,13 +152,14 @@ impl Room {
             self.maybe_sent_until = self.maybe_sent_until.max(self.current_effect);
         }
         let sent = sent?;
-        note(
-            batch,
-            (&self.id, event),
-            (&there, &sent),
-            route.sender,
-            engine.now(),
-        )?;
+        let copy = NewCopy {
+            source: &self.id,
+            event,
+            target: &there,
+            copy: &sent,
+            by: route.sender,
+        };
+        engine.note_copy(&copy, batch)?;
         let remarks = translated.remarks.iter();
         let mut inputs: Vec<Input> = remarks.map(|remark| said(remark.notice_text())).collect();
         if hide_addresses {
@@ -210,7 +211,7 @@ impl Room {
         if !kind.starts_with("m.call.") {
             return Ok(self.due_since);
         }
-        let seen = self.engine.store().get::<Seen>(event)?;
+        let seen = self.engine.seen(event)?;
         Ok(seen.map_or(self.due_since, |seen| seen.at))
     }
 

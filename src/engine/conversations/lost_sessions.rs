@@ -22,7 +22,7 @@ use crate::{
     engine::{
         Engine, EngineError,
         event::RoomEvent,
-        records::{LostSession, LostSessions, RetainedEvents, Seen},
+        records::{LostSession, LostSessions, RetainedEvents},
         room::Room,
     },
     store::{Batch, StoreError, prefix},
@@ -104,7 +104,7 @@ impl Room {
         if lost.sender != event.sender {
             return Ok(false);
         }
-        let seen = store.get::<Seen>(&event.id)?;
+        let seen = self.engine.seen(&event.id)?;
         let arrived = seen.map_or(self.due_since, |seen| seen.at);
         Ok(arrived <= lost.told_at)
     }

@@ -8,10 +8,7 @@ use serde_json::Value;
 
 use crate::{
     conversation::{Conversation, RoomRole},
-    engine::{
-        EngineError, conversations::forward::Route, records::Seen, room::Room,
-        waiting_redactions::By,
-    },
+    engine::{EngineError, conversations::forward::Route, room::Room, waiting_redactions::By},
 };
 
 /// How long an event is on its way at most, if nothing holds it up.
@@ -32,7 +29,7 @@ impl Room {
         if self.current_effect <= self.maybe_sent_until {
             return Ok(false);
         }
-        let seen = self.engine.store().get::<Seen>(event)?;
+        let seen = self.engine.seen(event)?;
         let arrived = seen.map_or(self.due_since, |seen| seen.at);
         if self.engine.now().since(arrived) < ON_ITS_WAY && self.failing.is_none() {
             return Ok(false);

@@ -7,10 +7,10 @@ use crate::{
     engine::{
         EngineError,
         event::RoomEvent,
-        records::{Copy, EventCopies, EventSources},
+        records::{EventCopies, EventSources},
         room::{Room, transaction_id},
     },
-    store::{Batch, prefix},
+    store::{Batch, Digest, prefix},
 };
 
 /// Maximum number of copies that are redacted in one room because of one removal.
@@ -57,24 +57,25 @@ impl Room {
         target: RoomRole,
     ) -> Result<(), EngineError> {
         let there = self.other_room(conversation, target)?;
+        let to = Digest::of(&there);
+        let from = prefix(&Digest::of(&self.id));
         let store = self.engine.store();
         let mut after = None;
         let mut redacted = 0;
         while redacted < REDACTIONS_MAX {
-            let page = store.scan::<EventCopies>(&prefix(&self.id), after.as_ref(), PAGE)?;
+            let page = store.scan::<EventCopies>(&from, after.as_ref(), PAGE)?;
             let Some((last, _)) = page.last() else {
                 break;
             };
-            after = Some(last.clone());
+            after = Some(*last);
             let mut batch = Batch::new();
             for (key, copy) in page {
-                let (_, event, room) = &key;
-                if *room != there || usize::try_from(copy.by) != Ok(person) {
+                if key.2 != to || usize::try_from(copy.by) != Ok(person) {
                     continue;
                 }
-                self.redact_as_anybody(conversation, person, target, &there, (event, &copy))
+                self.redact_as_anybody(conversation, person, target, &there, &copy.event)
                     .await?;
-                batch.delete::<EventSources>(&(there.clone(), copy.event.clone()));
+                batch.delete::<EventSources>(&(to, Digest::of(&copy.event)));
                 batch.delete::<EventCopies>(&key);
                 redacted += 1;
             }
@@ -91,7 +92,7 @@ impl Room {
         person: usize,
         target: RoomRole,
         there: &OwnedRoomId,
-        (event, copy): (&OwnedEventId, &Copy),
+        copy: &OwnedEventId,
     ) -> Result<(), EngineError> {
         let author = conversation.people.get(person).into_iter();
         let others = conversation.ghosts_at(target);
@@ -100,10 +101,9 @@ impl Room {
             let Some(acting) = self.engine.find_user(ghost)? else {
                 continue;
             };
-            let transaction = transaction_id(ghost, there, "carry-take-back-all", event.as_str());
+            let transaction = transaction_id(ghost, there, "carry-take-back-all", copy.as_str());
             let homeserver = self.engine.homeserver();
-            let redacting =
-                homeserver.redact(acting.actor(), there, &copy.event, None, transaction);
+            let redacting = homeserver.redact(acting.actor(), there, copy, None, transaction);
             match redacting.await {
                 Ok(_) => return Ok(()),
                 Err(error) if error.has_errcode("M_FORBIDDEN") => refused = Some(error),

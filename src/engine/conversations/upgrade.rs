@@ -12,7 +12,7 @@ use crate::{
         event::RoomEvent,
         records::{
             ActiveRoomsByGhost, ConversationRoom, Conversations, Inbox, InboxItem, RetainedEvents,
-            Rooms, Seen,
+            Rooms,
         },
         room::Room,
     },
@@ -158,7 +158,7 @@ impl Room {
             };
             let mut people = conversation.people.iter();
             let by = people.position(|person| person.user == event.sender);
-            let seen = self.engine.store().get::<Seen>(&event.id)?;
+            let seen = self.engine.seen(&event.id)?;
             let known = seen.is_some_and(|seen| seen.handled);
             if let Some(by) = by
                 && event.kind == "m.room.encrypted"

@@ -11,22 +11,19 @@ use serde_json::{Value, value::RawValue};
 use tokio::{sync::Mutex, time::Instant};
 
 use crate::{
-    clock::{self, Timestamp},
+    clock,
     engine::{
         Engine, EngineError,
         event::RoomEvent,
-        inbox::dedup::{SEEN_TOGETHER, ToDeviceMessage, digest},
-        records::{
-            InboxItem, Rooms, Seen, SeenByTime, SeenEvent, SeenToDevice, SeenToDeviceByTime,
-            ToDevice, ToDeviceItem,
-        },
+        inbox::dedup::{ToDeviceMessage, digest},
+        records::{InboxItem, Rooms, ToDevice, ToDeviceItem},
     },
     introduction::Phase,
     matrix::{
         Transaction,
         bounds::{DeadLetter, DeadLetterReason},
     },
-    store::{Batch, StoreError},
+    store::{Batch, Digest, StoreError},
 };
 
 /// How many one-time keys the homeserver says it holds for one of our devices.
@@ -67,28 +64,11 @@ pub(in crate::engine) struct InboxWrites {
     pub again: bool,
     /// The events and digests in this batch, which the store does not know of yet.
     events: HashSet<OwnedEventId>,
-    digests: HashSet<[u8; 32]>,
+    digests: HashSet<Digest>,
     /// Upper bound of the numbers of its queued items.
     pub until: u64,
     /// What was set aside.
     pub dead_letters: Vec<DeadLetter>,
-    /// When they arrived, and their ids in order of arrival.
-    at: Option<Timestamp>,
-    seen: Vec<OwnedEventId>,
-}
-
-impl InboxWrites {
-    /// Takes the changes that have to be written now.
-    pub(in crate::engine) fn finish_batch(&mut self) -> Result<Batch, StoreError> {
-        let mut batch = std::mem::take(&mut self.batch);
-        let at = self.at.take().unwrap_or_default();
-        for seen in std::mem::take(&mut self.seen).chunks(SEEN_TOGETHER) {
-            if let Some((first, more)) = seen.split_first() {
-                batch.put::<SeenByTime>(&(at, first.clone()), &Some(more.to_vec()))?;
-            }
-        }
-        Ok(batch)
-    }
 }
 
 impl Engine {
@@ -126,7 +106,7 @@ impl Engine {
                 self.accept_parsed(json, event, None, &mut taken)?;
             }
             self.stage_dead_letters(&taken.dead_letters, &mut taken.batch)?;
-            let batch = taken.finish_batch()?;
+            let batch = std::mem::take(&mut taken.batch);
             changed = !batch.is_empty();
             self.store().apply(batch)?;
             taken.until = self.next();
@@ -206,7 +186,7 @@ impl Engine {
         for event in events.iter().flatten() {
             if let Some((user, "invite")) = event.membership()
                 && self.is_ours(&user)
-                && !self.store().contains::<Seen>(&event.id)?
+                && !self.has_arrived(&event.id)?
             {
                 let expected = self.expect_room(&user, &event.room).await;
                 go_on_unless_down(expected, &event.room)?;
@@ -275,10 +255,7 @@ impl Engine {
             taken.again = true;
             return Ok(());
         }
-        let at = *taken.at.get_or_insert_with(|| self.now());
-        let seen = SeenEvent { at, handled: false };
-        taken.batch.put::<Seen>(&event.id, &seen)?;
-        taken.seen.push(event.id.clone());
+        self.mark_seen_as(&event.id, None, false, &mut taken.batch)?;
         let json = json_with_room(json, room);
         let after_gap = self.is_after_gap(&event).map_err(EngineError::from);
         let arrived = if go_on_unless_down(after_gap, &event.room)? {
@@ -313,14 +290,11 @@ impl Engine {
             return Ok(());
         };
         let digest = digest(&user, &message);
-        let known = self.store().contains::<SeenToDevice>(&digest)?;
-        if known || !taken.digests.insert(digest) {
+        if self.has_arrived_to_device(digest)? || !taken.digests.insert(digest) {
             taken.again = true;
             return Ok(());
         }
-        let now = self.now();
-        taken.batch.put::<SeenToDevice>(&digest, &now)?;
-        taken.batch.put::<SeenToDeviceByTime>(&(now, digest), &())?;
+        self.mark_seen_to_device(digest, &mut taken.batch)?;
         let item = ToDeviceItem {
             user: user.clone(),
             json: json.get().to_owned(),

@@ -3,16 +3,19 @@
 
 use std::time::Duration;
 
-use ruma::{OwnedEventId, OwnedRoomId, room_id, user_id};
+use ruma::{OwnedRoomId, event_id, room_id, user_id};
 use serde_json::{Value, json};
 
 use crate::{
     engine::{
         inbox::dead_letters::count_dead_letters,
-        records::{DeadLetters, Inbox, Rooms, Seen, SeenByTime, SeenEvent, SyncTokens, ToDevice},
+        records::{
+            DeadLetters, Inbox, Partition, Rooms, Seen, SeenPartition, SeenToDevice, SyncTokens,
+            ToDevice,
+        },
     },
     matrix::Transaction,
-    store::{Batch, Store, Table, prefix},
+    store::{Batch, Digest, Store, Table, prefix},
     testing::{self, EventFactory, TestEngine},
 };
 
@@ -80,7 +83,7 @@ async fn the_same_to_device_message_is_kept_once_however_it_comes() {
     let raw = serde_json::value::to_raw_value(&message).unwrap();
     let mut pushed = crate::engine::inbox::accept::InboxWrites::default();
     engine.accept_to_device(&raw, None, &mut pushed).unwrap();
-    store.apply(pushed.finish_batch().unwrap()).unwrap();
+    store.apply(pushed.batch).unwrap();
 
     let synced = json!({
         "content": { "body": "x" }, "sender": "@alice:hs.test", "type": "m.room.encrypted",
@@ -165,70 +168,88 @@ async fn a_record_that_cannot_be_read_keeps_out_nothing_that_arrives() {
     assert_eq!(others.len(), 1);
 }
 
-/// [`SeenByTime`] as it was in schema 2.
-struct SeenByTime2;
-
-impl Table for SeenByTime2 {
-    const ID: u8 = SeenByTime::ID;
-    const NAME: &'static str = SeenByTime::NAME;
-    const SECRET: bool = SeenByTime::SECRET;
-    type Key = <SeenByTime as Table>::Key;
-    type Value = ();
-}
-
 #[tokio::test]
-async fn what_arrived_is_known_for_a_week_and_then_forgotten() {
+async fn what_arrived_is_known_for_a_week_and_forgotten_after_two() {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
     let TestEngine {
         engine,
         store,
         clock,
         ..
     } = testing::engine().build().await;
-    let id = |id: &str| OwnedEventId::try_from(id).unwrap();
-    let seen = |event: &str| store.contains::<Seen>(&id(event)).unwrap();
-
-    // Written down before what arrived together was one record.
-    let (at, handled) = (engine.now(), true);
-    let mut batch = Batch::new();
-    batch
-        .put::<Seen>(&id("$old"), &SeenEvent { at, handled })
-        .unwrap();
-    batch.put::<SeenByTime2>(&(at, id("$old")), &()).unwrap();
-    store.apply(batch).unwrap();
-    let events = [event("$one"), event("$two"), event("$three")];
-    engine
-        .accept_transaction(transaction(&events))
-        .await
-        .unwrap();
+    let has_arrived = |id: &str| engine.has_arrived(id.try_into().unwrap()).unwrap();
+    let records = || {
+        let events = store.scan::<Seen>(&[], None, 9999).unwrap().len();
+        events + store.scan::<SeenToDevice>(&[], None, 9999).unwrap().len()
+    };
     // What a long gap in a room brings at once.
     let many: Vec<Value> = (0..3000).map(|n| event(&format!("$gap{n}"))).collect();
     engine.accept_transaction(transaction(&many)).await.unwrap();
-    for ((_, first), more) in store.scan::<SeenByTime>(&[], None, 100).unwrap() {
-        let names = more.unwrap_or_default().len();
-        assert!(names < 100, "{first} names {names} more");
-    }
-    clock.advance(Duration::from_secs(24 * 60 * 60));
+    let mut batch = Batch::new();
+    let message = Digest::of("message");
+    engine.mark_seen_to_device(message, &mut batch).unwrap();
+    store.apply(batch).unwrap();
+
+    clock.advance(6 * DAY);
+    engine.forget_old_arrivals().await.unwrap();
     engine
         .accept_transaction(transaction(&[event("$younger")]))
         .await
         .unwrap();
+    for _ in 0..7 {
+        clock.advance(DAY);
+        engine.forget_old_arrivals().await.unwrap();
+        // An event that is handled late moves to the present partition, and keeps its time.
+        let mut batch = Batch::new();
+        engine
+            .mark_seen(event_id!("$gap0"), true, &mut batch)
+            .unwrap();
+        store.apply(batch).unwrap();
+        for id in ["$gap0", "$gap2999", "$younger"] {
+            assert!(has_arrived(id), "{id}");
+        }
+        assert!(engine.has_arrived_to_device(message).unwrap());
+    }
+    let seen = engine.seen(event_id!("$gap0")).unwrap().unwrap();
+    assert!(seen.handled && engine.now().since(seen.at) == 13 * DAY);
 
+    clock.advance(DAY);
     engine.forget_old_arrivals().await.unwrap();
-    for event in [
-        "$old", "$one", "$two", "$three", "$gap0", "$gap2999", "$younger",
-    ] {
-        assert!(seen(event), "{event}");
-    }
-    clock.advance(Duration::from_secs(6 * 24 * 60 * 60 + 1));
+    assert!(has_arrived("$gap0"));
+    assert!(!has_arrived("$gap2999") && !has_arrived("$younger"));
+    assert!(!engine.has_arrived_to_device(message).unwrap());
+    assert_eq!(records(), 1);
+    clock.advance(7 * DAY);
     engine.forget_old_arrivals().await.unwrap();
-    for event in ["$old", "$one", "$two", "$three", "$gap0", "$gap2999"] {
-        assert!(!seen(event), "{event}");
+    assert_eq!(records(), 0);
+}
+
+#[tokio::test]
+async fn a_clock_that_was_ahead_does_not_keep_arrivals_from_being_forgotten() {
+    const WEEK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+    let TestEngine {
+        engine,
+        store,
+        clock,
+        ..
+    } = testing::engine().build().await;
+    let year_ahead = engine.now() + 52 * WEEK;
+    let begun_in_a_year = Partition {
+        number: 1,
+        begun_at: year_ahead,
+    };
+    let mut batch = Batch::new();
+    batch.put::<SeenPartition>(&0, &begun_in_a_year).unwrap();
+    store.apply(batch).unwrap();
+    let body = transaction(&[event("$one")]);
+    engine.accept_transaction(body).await.unwrap();
+    for _ in 0..3 {
+        engine.forget_old_arrivals().await.unwrap();
+        clock.advance(WEEK);
     }
-    let all = store.scan::<Seen>(&[], None, 10).unwrap();
-    assert_eq!(all.len(), 1, "{all:?}");
-    assert!(seen("$younger"));
-    let left = store.scan::<SeenByTime>(&[], None, 10).unwrap();
-    assert_eq!(left.len(), 1, "{left:?}");
+    engine.forget_old_arrivals().await.unwrap();
+    assert!(!engine.has_arrived(event_id!("$one")).unwrap());
+    assert_eq!(store.scan::<Seen>(&[], None, 9).unwrap().len(), 0);
 }
 
 /// An invite with as much stripped state as is asked for.
@@ -256,7 +277,7 @@ async fn an_invite_with_any_amount_of_stripped_state_stops_nothing() {
             .accept_transaction(transaction(&events))
             .await
             .unwrap();
-        let seen = |id: &str| store.contains::<Seen>(&id.try_into().unwrap()).unwrap();
+        let seen = |id: &str| engine.has_arrived(id.try_into().unwrap()).unwrap();
         assert!(seen(&beside), "{kib} KiB");
         // Above 4 MiB even its reduction is not tried.
         assert_eq!(seen(&big), kib < 2000, "{kib} KiB");

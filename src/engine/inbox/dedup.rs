@@ -1,38 +1,43 @@
-//! Remembers for a week what has arrived, so that nothing is accepted twice.
+//! Remembers for at least a week what has arrived, so that nothing is accepted twice.
+//!
+//! What arrives is written to the partition of the week. A partition is deleted as a whole when the
+//! second one after it begins: a record takes 40 bytes, and none is needed to find the old ones.
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
-use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
+use ruma::{EventId, OwnedEventId, OwnedUserId, RoomId};
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 
 use crate::{
     clock::Timestamp,
     engine::{
         Engine,
         event::RoomEvent,
-        records::{EventCopies, Seen, SeenByTime, SeenEvent, SeenToDevice, SeenToDeviceByTime},
+        records::{
+            EventCopies, Partition, Seen, SeenEvent, SeenPartition, SeenToDevice, copies_of,
+        },
     },
-    store::{Batch, StoreError, prefix},
+    store::{Batch, Digest, Entry, Store, StoreError, Table},
 };
 
-/// How long the id of an arrived event is remembered.
+/// How long what has arrived is remembered at least. It is forgotten within two times this.
 pub(in crate::engine) const SEEN_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// Maximum difference between two clocks. An event that is younger than [`SEEN_FOR`] by this much
 /// and not known has never arrived.
 pub(in crate::engine) const CLOCKS: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Maximum number of records of [`SeenByTime`] whose events are forgotten in one write.
-pub(in crate::engine) const FORGET_BATCH_RECORDS: usize = 100;
+/// Maximum number of arrivals that are forgotten in one write.
+const FORGET_BATCH_RECORDS: usize = 1000;
 
-/// Maximum number of events in one record of [`SeenByTime`].
-pub(in crate::engine) const SEEN_TOGETHER: usize = 100;
+/// The key of the only record of [`SeenPartition`].
+const NOW: u8 = 0;
 
 /// A to-device message: the parts that are read before its machine reads it.
 #[derive(Deserialize)]
@@ -49,7 +54,7 @@ pub(in crate::engine) struct ToDeviceMessage<'a> {
 
 /// Returns a digest by which a to-device message is recognised: transactions and `/sync` format the
 /// same message differently, but recipient, sender, type and content stay.
-pub(in crate::engine) fn digest(user: &OwnedUserId, message: &ToDeviceMessage<'_>) -> [u8; 32] {
+pub(in crate::engine) fn digest(user: &OwnedUserId, message: &ToDeviceMessage<'_>) -> Digest {
     // `serde_json` sorts the keys of objects, so equal values give equal bytes. No machine can read
     // what it cannot, so such content is compared byte by byte.
     let canonical = |json: Option<&RawValue>| {
@@ -64,7 +69,7 @@ pub(in crate::engine) fn digest(user: &OwnedUserId, message: &ToDeviceMessage<'_
         hash.update(bytes.len().to_be_bytes());
         hash.update(bytes.as_bytes());
     }
-    hash.finalize().into()
+    Digest::of_hash(hash)
 }
 
 /// The events that rooms are handling although they have not arrived: those of a history. If one of
@@ -120,7 +125,52 @@ impl Engine {
             return Ok(true);
         }
         // In this order: what is no longer in hand is written.
-        self.store().contains::<Seen>(event)
+        self.has_arrived(event)
+    }
+
+    /// Returns the number of the partition for what arrives now.
+    fn partition(&self) -> u32 {
+        self.0.partition.load(Ordering::Relaxed)
+    }
+
+    /// Returns the partitions in which a record can be, the newer one first.
+    fn partitions(&self) -> impl Iterator<Item = u32> {
+        let now = self.partition();
+        [Some(now), now.checked_sub(1)].into_iter().flatten()
+    }
+
+    /// Returns when an event arrived, if it has, and whether it was handled.
+    pub(in crate::engine) fn seen(&self, event: &EventId) -> Result<Option<SeenEvent>, StoreError> {
+        let event = Digest::of(event);
+        for partition in self.partitions() {
+            let seen = self.store().get::<Seen>(&(partition, event))?;
+            if seen.is_some() {
+                return Ok(seen);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns whether an event has arrived.
+    pub(in crate::engine) fn has_arrived(&self, event: &EventId) -> Result<bool, StoreError> {
+        self.is_known::<Seen>(Digest::of(event))
+    }
+
+    /// Returns whether a to-device message has arrived.
+    pub(in crate::engine) fn has_arrived_to_device(
+        &self,
+        message: Digest,
+    ) -> Result<bool, StoreError> {
+        self.is_known::<SeenToDevice>(message)
+    }
+
+    fn is_known<T: Table<Key = (u32, Digest)>>(&self, digest: Digest) -> Result<bool, StoreError> {
+        for partition in self.partitions() {
+            if self.store().contains::<T>(&(partition, digest))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Returns whether an event is so old that its arrival may have been forgotten.
@@ -132,64 +182,80 @@ impl Engine {
     /// Returns whether an event of this room was forwarded.
     pub(in crate::engine) fn has_copies(
         &self,
-        room: &OwnedRoomId,
-        event: &RoomEvent,
+        room: &RoomId,
+        event: &EventId,
     ) -> Result<bool, StoreError> {
-        let mut copies = prefix(room);
-        copies.extend(prefix(&event.id));
-        let copies = self.store().scan::<EventCopies>(&copies, None, 1)?;
-        Ok(!copies.is_empty())
+        let copies = copies_of(&Digest::of(room), &Digest::of(event));
+        Ok(!self
+            .store()
+            .scan::<EventCopies>(&copies, None, 1)?
+            .is_empty())
     }
 
     pub(in crate::engine) fn mark_seen(
         &self,
-        event: &OwnedEventId,
+        event: &EventId,
         handled: bool,
         batch: &mut Batch,
     ) -> Result<(), StoreError> {
-        let seen = self.store().get::<Seen>(event)?;
-        self.mark_seen_as(event, seen, handled, batch)
+        self.mark_seen_as(event, self.seen(event)?, handled, batch)
     }
 
     /// Notes an event as handled or not, given its present record.
     pub(in crate::engine) fn mark_seen_as(
         &self,
-        event: &OwnedEventId,
+        event: &EventId,
         seen: Option<SeenEvent>,
         handled: bool,
         batch: &mut Batch,
     ) -> Result<(), StoreError> {
-        let at = match seen {
-            Some(seen) => seen.at,
-            None => {
-                let now = self.now();
-                batch.put::<SeenByTime>(&(now, event.clone()), &None)?;
-                now
-            }
-        };
-        batch.put::<Seen>(event, &SeenEvent { at, handled })
+        let at = seen.map_or_else(|| self.now(), |seen| seen.at);
+        // A record of the partition before is left there: this one is found first.
+        let key = (self.partition(), Digest::of(event));
+        batch.put::<Seen>(&key, &SeenEvent { at, handled })
     }
 
-    /// Forgets arrivals that are more than a week old: no homeserver sends them again.
+    /// Notes that a to-device message has arrived.
+    pub(in crate::engine) fn mark_seen_to_device(
+        &self,
+        message: Digest,
+        batch: &mut Batch,
+    ) -> Result<(), StoreError> {
+        batch.put::<SeenToDevice>(&(self.partition(), message), &())
+    }
+
+    /// Begins a new partition if a week has passed, and deletes those that are old enough: no
+    /// homeserver sends again what arrived more than a week ago.
     pub(in crate::engine) async fn forget_old_arrivals(&self) -> Result<(), StoreError> {
-        let Timestamp(horizon) = self.now() - SEEN_FOR;
-        loop {
+        let now = self.now();
+        let partition = load_partition(self.store())?;
+        // A clock that was ahead must not keep the partition from ending.
+        if partition.begun_at > now || now.since(partition.begun_at) >= SEEN_FOR {
+            let is_over = partition.begun_at <= now;
+            let next = Partition {
+                number: partition.number + u32::from(is_over),
+                begun_at: now,
+            };
             let mut batch = Batch::new();
-            let events = self
-                .store()
-                .scan::<SeenByTime>(&[], None, FORGET_BATCH_RECORDS)?;
-            let digests =
-                self.store()
-                    .scan::<SeenToDeviceByTime>(&[], None, FORGET_BATCH_RECORDS)?;
-            for (key, more) in events.into_iter().filter(|((at, _), _)| at.0 < horizon) {
-                for event in more.iter().flatten().chain([&key.1]) {
-                    batch.delete::<Seen>(event);
-                }
-                batch.delete::<SeenByTime>(&key);
-            }
-            for (key, ()) in digests.into_iter().filter(|((at, _), ())| at.0 < horizon) {
-                batch.delete::<SeenToDevice>(&key.1);
-                batch.delete::<SeenToDeviceByTime>(&key);
+            batch.put::<SeenPartition>(&NOW, &next)?;
+            self.store().commit(batch).await?;
+            self.0.partition.store(next.number, Ordering::Relaxed);
+        }
+        let oldest = self.partition().saturating_sub(1);
+        self.forget_before::<Seen>(oldest).await?;
+        self.forget_before::<SeenToDevice>(oldest).await
+    }
+
+    /// Deletes what arrived before a partition began.
+    async fn forget_before<T: Table<Key = (u32, Digest)>>(
+        &self,
+        partition: u32,
+    ) -> Result<(), StoreError> {
+        loop {
+            let oldest: Vec<Entry<T>> = self.store().scan::<T>(&[], None, FORGET_BATCH_RECORDS)?;
+            let mut batch = Batch::new();
+            for (key, _) in oldest.iter().filter(|(key, _)| key.0 < partition) {
+                batch.delete::<T>(key);
             }
             if batch.is_empty() {
                 return Ok(());
@@ -199,13 +265,33 @@ impl Engine {
     }
 }
 
+/// Returns the present partition of what arrives.
+fn load_partition(store: &Store) -> Result<Partition, StoreError> {
+    Ok(store.get::<SeenPartition>(&NOW)?.unwrap_or_default())
+}
+
+/// Returns the number of the partition with which an engine starts, and begins the first one.
+pub(in crate::engine) fn first_partition(store: &Store, now: Timestamp) -> Result<u32, StoreError> {
+    if let Some(partition) = store.get::<SeenPartition>(&NOW)? {
+        return Ok(partition.number);
+    }
+    let first = Partition {
+        number: 0,
+        begun_at: now,
+    };
+    let mut batch = Batch::new();
+    batch.put::<SeenPartition>(&NOW, &first)?;
+    store.apply(batch)?;
+    Ok(first.number)
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
 
-    fn digest(user: &OwnedUserId, message: &Value) -> [u8; 32] {
+    fn digest(user: &OwnedUserId, message: &Value) -> Digest {
         super::digest(user, &serde_json::from_str(&message.to_string()).unwrap())
     }
 

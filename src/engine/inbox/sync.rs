@@ -22,7 +22,7 @@ use crate::{
             accept::{InboxWrites, go_on_unless_down},
             gap,
         },
-        records::{InboxItem, Rooms, Seen, SyncTokens},
+        records::{InboxItem, Rooms, SyncTokens},
     },
     matrix::{
         Actor, JoinedRoom, SyncPage,
@@ -205,7 +205,7 @@ impl Engine {
         json: &RawValue,
     ) -> Result<bool, EngineError> {
         match RoomEvent::parse(json.get(), Some(room)) {
-            Some(event) if self.may_be_forgotten(&event) => Ok(self.has_copies(room, &event)?),
+            Some(event) if self.may_be_forgotten(&event) => Ok(self.has_copies(room, &event.id)?),
             _ => Ok(false),
         }
     }
@@ -233,7 +233,7 @@ impl Engine {
         mut taken: InboxWrites,
     ) -> Result<InboxWrites, EngineError> {
         self.stage_dead_letters(&taken.dead_letters, &mut taken.batch)?;
-        self.store().apply(taken.finish_batch()?)?;
+        self.store().apply(std::mem::take(&mut taken.batch))?;
         taken.until = self.next();
         Ok(taken)
     }
@@ -330,7 +330,7 @@ impl Engine {
                 if event.as_ref().is_some_and(said_by_us) {
                     continue;
                 }
-                let known = event.map(|event| self.store().contains::<Seen>(&event.id));
+                let known = event.map(|event| self.has_arrived(&event.id));
                 // Known events of one homeserver may stand among those that another one held back.
                 if known.transpose()? == Some(true) {
                     is_known = true;

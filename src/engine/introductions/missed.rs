@@ -2,7 +2,7 @@
 
 use crate::{
     crypto::DecryptError,
-    engine::{EngineError, event::RoomEvent, records::Seen, room::Room},
+    engine::{EngineError, event::RoomEvent, room::Room},
     introduction::{Introduction, MessageKind},
 };
 
@@ -35,7 +35,7 @@ impl Room {
             {
                 continue;
             }
-            let seen = self.engine.store().get::<Seen>(&event.id)?;
+            let seen = self.engine.seen(&event.id)?;
             if seen.is_some_and(|seen| seen.handled) {
                 return Ok(false);
             }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use matrix_sdk_crypto::EncryptionSettings;
-use ruma::{OwnedEventId, RoomId, UserId, owned_event_id, room_id, user_id};
+use ruma::{OwnedEventId, RoomId, UserId, event_id, owned_event_id, room_id, user_id};
 use serde_json::{Value, json, value::RawValue};
 
 use crate::{
@@ -14,7 +14,6 @@ use crate::{
         event::RoomEvent,
         records::{
             ControlRooms, Inbox, InboxItem, Outbox, QueuedEffect, QuotedEvents, RetainedEvents,
-            Seen,
         },
         room::Room,
     },
@@ -432,8 +431,7 @@ async fn what_a_person_said_later_does_not_overtake_what_a_look_leaves_to_the_in
     assert_eq!(chat.waiting_events(), in_order);
     let engine = &chat.room.engine;
     assert!(chat.waiting().iter().all(|(n, _)| engine.is_durable(*n)));
-    let kims = owned_event_id!("$kims");
-    let kims = chat.store.get::<Seen>(&kims).unwrap();
+    let kims = engine.seen(event_id!("$kims")).unwrap();
     assert!(kims.is_some_and(|seen| seen.handled), "nobody else waits");
 }
 

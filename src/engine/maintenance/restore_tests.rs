@@ -202,8 +202,7 @@ fn as_it_should_be(store: &Store, fake: &FakeHomeserver, engine: &Engine) {
     let visits = store.scan::<RoomsToNotify>(&[], None, 9).unwrap();
     let control = owned_room_id!("!control:hs.test");
     assert_eq!(visits, [(control, testing::person("@sam:hs.test").clone())]);
-    let said = ruma::owned_event_id!("$said");
-    let seen = store.get::<crate::engine::records::Seen>(&said).unwrap();
+    let seen = engine.seen(ruma::event_id!("$said")).unwrap();
     assert!(seen.unwrap().handled);
 }
 

@@ -416,7 +416,7 @@ impl Engine {
                 self.accept_invite(user, room, state, &mut taken)?;
             }
         }
-        Ok(self.store().commit(taken.finish_batch()?).await?)
+        Ok(self.store().commit(taken.batch).await?)
     }
 
     /// Accepts the new device's messages, and notes that this user has checked where it is.
@@ -436,7 +436,7 @@ impl Engine {
             taken.batch.put::<SyncTokens>(user, token)?;
         }
         self.stage_dead_letters(&taken.dead_letters, &mut taken.batch)?;
-        Ok(self.store().commit(taken.finish_batch()?).await?)
+        Ok(self.store().commit(taken.batch).await?)
     }
 
     /// Leaves a room that the backup does not know. A refusal for good counts as done: the

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use ruma::{OwnedUserId, RoomId, room_id, user_id};
+use ruma::{EventId, OwnedUserId, RoomId, room_id, user_id};
 use serde_json::json;
 
 use crate::{
@@ -367,8 +367,8 @@ async fn a_ghost_that_has_left_sees_whether_something_was_said_in_the_moment_bef
     let left = events.member(ghost.as_str(), "leave");
     let (heard, last) = (read("heard").await, read("the last word").await);
     let mut batch = crate::store::Batch::new();
-    let id = heard["event_id"].as_str().unwrap().try_into().unwrap();
-    actor.engine.mark_seen(&id, true, &mut batch).unwrap();
+    let id: &EventId = heard["event_id"].as_str().unwrap().try_into().unwrap();
+    actor.engine.mark_seen(id, true, &mut batch).unwrap();
     store.apply(batch).unwrap();
 
     // Its key has not come, and never will.

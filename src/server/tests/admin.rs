@@ -8,6 +8,7 @@ use tokio::net::UnixListener;
 use crate::{
     clock::Timestamp,
     crypto::store::GhostStores,
+    engine::StorePart,
     matrix::install_crypto_provider,
     server::{
         Admin, AdminSocket, Health, LastBackup, SOCKET, SelfTest, ServerError, Status, admin_router,
@@ -49,6 +50,9 @@ async fn a_running_service_writes_a_backup_of_itself() {
     let serving = tokio::spawn(socket.serve(admin_router(admin), stop));
 
     let http = client(folder.path());
+    let parts = http.get("http://admin/v1/sizes").send().await.unwrap();
+    let parts: Vec<StorePart> = parts.json().await.unwrap();
+    assert!(!parts.is_empty());
     let status = async || -> Status {
         let answer = http.get("http://admin/v1/status").send().await.unwrap();
         answer.json().await.unwrap()

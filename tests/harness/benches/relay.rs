@@ -58,6 +58,8 @@ struct Figures {
     delay: [f64; 2],
     /// Memory per conversation, in KB.
     memory: f64,
+    /// How much the database grew for each message at full speed, in bytes.
+    disk: f64,
 }
 
 fn main() -> Result<()> {
@@ -104,13 +106,13 @@ fn print(all: &[Figures], load: usize) {
          | bare vodozemac then, µs | ratio | CPU of the homeserver per message, µs \
          | delay at {load} % of that: messages per second | half within, ms | 99 % within, ms \
          | CPU of the service per message then, µs | bare vodozemac then, µs | ratio \
-         | memory per conversation, KB |"
+         | memory per conversation, KB | growth of the database per message, bytes |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|");
     for one in all {
         println!(
             "| {} | {:.0} | {:.0} | {:.0} | {:.1} | {:.0} | {:.0} | {:.1} | {:.1} | {:.0} | {:.0} \
-             | {:.1} | {:.0} |",
+             | {:.1} | {:.0} | {:.0} |",
             one.conversations,
             one.speed,
             one.cpu[0],
@@ -124,6 +126,7 @@ fn print(all: &[Figures], load: usize) {
             one.bare[1],
             one.cpu[1] / one.bare[1],
             one.memory,
+            one.disk,
         );
     }
 }
@@ -154,7 +157,10 @@ async fn measure(count: usize, messages: usize, load: usize) -> Result<Figures> 
     let mut rng = StdRng::seed_from_u64(1);
     // Once without looking, so that everything has been used.
     run(&all, 3.min(each), None, &mut rng).await?;
+    let size = || harness::checks::size(&world.service.data());
+    let size_before = size()?;
     let full = run(&all, each, None, &mut rng).await?.figures();
+    let grown = size()?.saturating_sub(size_before);
     let rate = full.speed * load as f64 / 100.0;
     // Some twenty seconds are enough.
     let fewer = each.min(((rate * 20.0) / count as f64).ceil() as usize);
@@ -174,6 +180,7 @@ async fn measure(count: usize, messages: usize, load: usize) -> Result<Figures> 
         load: calm.speed,
         delay: calm.delay,
         memory: memory / count as f64 / 1000.0,
+        disk: grown as f64 / (each * count) as f64,
     })
 }
 

@@ -1,7 +1,6 @@
 //! What people write to the bot, read and answered or not.
 
 use super::*;
-use crate::engine::records::Seen;
 
 #[tokio::test]
 async fn clear_messages_are_answered_once_a_minute() {
@@ -61,7 +60,7 @@ async fn a_command_that_is_given_up_is_not_swallowed() {
         .await
         .unwrap();
     assert!(house.due(&other).is_empty());
-    let seen = house.store.get::<Seen>(&"$early".try_into().unwrap());
+    let seen = house.engine.seen("$early".try_into().unwrap());
     assert!(seen.unwrap().is_none());
 }
 

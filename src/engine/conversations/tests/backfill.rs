@@ -20,7 +20,7 @@ async fn after_a_quiet_week_nothing_is_carried_again() {
 #[tokio::test]
 async fn old_messages_that_are_dated_as_new_are_not_carried_again() {
     let mut it = Talk::provisioned().await;
-    forwarded(&it, "$carried");
+    it.note_copy("$carried", &owned_event_id!("$copy"), 0);
     let history = vec![
         message("$lost", NOW),
         message("$carried", NOW),
@@ -69,7 +69,7 @@ async fn a_sync_of_a_room_with_history_brings_what_came_after_the_ghost() {
     let older = vec![message("$long-before", NOW)];
     it.fake.put_history(origin().as_str(), older);
     it.engine.sync_all_pending(&sam()).await.unwrap();
-    let seen = |event: &str| it.store.contains::<Seen>(&event.try_into().unwrap());
+    let seen = |event: &str| it.engine.has_arrived(event.try_into().unwrap());
     assert!(seen("$after").unwrap());
     assert!(!seen("$before").unwrap());
     assert!(!seen("$long-before").unwrap());
@@ -214,7 +214,7 @@ async fn what_others_said_during_a_cut_does_not_hide_what_was_missed() {
     let mut batch = Batch::new();
     for known in ["$alice-1", "$alice-2", "$bob-0"] {
         let id = known.try_into().unwrap();
-        it.engine.mark_seen(&id, true, &mut batch).unwrap();
+        it.engine.mark_seen(id, true, &mut batch).unwrap();
     }
     it.store.apply(batch).unwrap();
     let history = vec![
@@ -248,26 +248,14 @@ async fn a_sync_that_skips_events_brings_what_stands_among_known_ones() {
     let older = vec![message("$known", NOW), by_bob("$missed", NOW)];
     it.fake.put_history(origin().as_str(), older);
     it.engine.sync_all_pending(&sam()).await.unwrap();
-    let seen = |event: &str| it.store.contains::<Seen>(&event.try_into().unwrap());
+    let seen = |event: &str| it.engine.has_arrived(event.try_into().unwrap());
     assert!(seen("$new").unwrap() && seen("$missed").unwrap());
-}
-
-/// An event of the origin was forwarded.
-fn forwarded(it: &Talk, id: &str) {
-    let key = (origin(), id.try_into().unwrap(), portal());
-    let copy = Copy {
-        event: owned_event_id!("$copy"),
-        by: 0,
-    };
-    let mut batch = Batch::new();
-    batch.put::<EventCopies>(&key, &copy).unwrap();
-    it.store.apply(batch).unwrap();
 }
 
 #[tokio::test]
 async fn what_was_forwarded_long_ago_is_not_forwarded_again_from_behind_a_gap() {
     let mut it = Talk::provisioned().await;
-    forwarded(&it, "$carried");
+    it.note_copy("$carried", &owned_event_id!("$copy"), 0);
     it.fake.put_history(origin().as_str(), Vec::new());
     let behind = vec![
         message("$old", NOW - 8 * DAY),
@@ -282,7 +270,7 @@ async fn what_was_forwarded_long_ago_is_not_forwarded_again_from_behind_a_gap() 
 #[tokio::test]
 async fn what_was_forwarded_long_ago_is_not_forwarded_again_from_a_sync() {
     let it = Talk::provisioned().await;
-    forwarded(&it, "$carried");
+    it.note_copy("$carried", &owned_event_id!("$copy"), 0);
     let long_ago = NOW - 8 * DAY;
     let timeline = vec![
         message("$carried", long_ago),
@@ -291,7 +279,7 @@ async fn what_was_forwarded_long_ago_is_not_forwarded_again_from_a_sync() {
     ];
     it.fake.put_timeline(origin().as_str(), timeline, false);
     it.engine.sync_all_pending(&sam()).await.unwrap();
-    let seen = |event: &str| it.store.contains::<Seen>(&event.try_into().unwrap());
+    let seen = |event: &str| it.engine.has_arrived(event.try_into().unwrap());
     assert!(!seen("$carried").unwrap());
     assert!(seen("$missed").unwrap() && seen("$new").unwrap());
 }

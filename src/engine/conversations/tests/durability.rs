@@ -105,7 +105,7 @@ async fn nobody_begins_with_what_has_arrived_and_is_not_durable() {
     let mut taken = crate::engine::inbox::accept::InboxWrites::default();
     let raw = &body.events[0];
     it.engine.accept_event(raw, None, &mut taken).unwrap();
-    it.store.apply(taken.finish_batch().unwrap()).unwrap();
+    it.store.apply(taken.batch).unwrap();
     taken.until = it.engine.next();
     it.actor.step().await.unwrap();
     assert!(it.carries().is_empty(), "it is not durable");

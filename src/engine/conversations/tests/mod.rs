@@ -3,6 +3,7 @@
 mod backfill;
 mod durability;
 mod ephemeral;
+mod event_map;
 mod leaving;
 mod media;
 mod naming;
@@ -19,7 +20,7 @@ mod waiting;
 use std::{sync::Arc, time::Duration};
 
 use matrix_sdk_crypto::CollectStrategy;
-use ruma::{OwnedRoomId, OwnedUserId, owned_event_id, room_id, user_id};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, owned_event_id, room_id, user_id};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
@@ -30,10 +31,10 @@ use crate::{
     engine::{
         Engine, EngineError,
         actors::actor::RoomActor,
+        conversations::event_map::NewCopy,
         records::{
-            ActiveRoomsByGhost, ConversationRoom, Conversations, Copy, EventCopies, Inbox,
-            InboxItem, LostSessions, Outbox, OutboxItem, QueuedEffect, RetainedEvents, RoomRecord,
-            Rooms, Seen,
+            ActiveRoomsByGhost, ConversationRoom, Conversations, Inbox, InboxItem, LostSessions,
+            Outbox, OutboxItem, QueuedEffect, RetainedEvents, RoomRecord, Rooms,
         },
     },
     ids::{ConversationId, Ghost},
@@ -129,6 +130,20 @@ impl Talk {
 
     async fn begun() -> Self {
         Self::at(origin(), &talk()).await
+    }
+
+    /// An event of the origin is forwarded to the portal.
+    fn note_copy(&self, event: &str, copy: &OwnedEventId, by: usize) {
+        let copy = NewCopy {
+            source: &origin(),
+            event: event.try_into().unwrap(),
+            target: &portal(),
+            copy,
+            by,
+        };
+        let mut batch = Batch::new();
+        self.engine.note_copy(&copy, &mut batch).unwrap();
+        self.store.apply(batch).unwrap();
     }
 
     async fn provisioned() -> Self {

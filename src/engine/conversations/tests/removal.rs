@@ -1,7 +1,7 @@
 //! What becomes of the words of a person whom a moderator removes.
 
 use super::*;
-use crate::engine::{conversations::event_map::note, event::RoomEvent};
+use crate::engine::event::RoomEvent;
 
 fn parsed(event: &Value) -> RoomEvent {
     RoomEvent::parse(&event.to_string(), None).unwrap()
@@ -37,11 +37,7 @@ async fn the_copies_of_a_person_are_redacted_and_nobody_elses() {
             .send_message(acting.actor(), &portal(), kind, &content, transaction)
             .await
             .unwrap();
-        let original = format!("$original{n}").try_into().unwrap();
-        let mut batch = Batch::new();
-        let (here, there) = (origin(), portal());
-        note(&mut batch, (&here, &original), (&there, &copy), *by, NOW).unwrap();
-        it.store.apply(batch).unwrap();
+        it.note_copy(&format!("$original{n}"), &copy, *by);
     }
     let redacted = || {
         let events = it.fake.events(portal().as_str()).into_iter();
@@ -68,14 +64,10 @@ async fn the_copies_of_a_person_are_redacted_and_nobody_elses() {
         .leave(acting.actor(), &portal(), None)
         .await
         .unwrap();
-    let (here, there) = (origin(), portal());
     let first = it.fake.events(portal().as_str());
     let first = first.iter().find(|event| event.kind == "m.room.message");
     let first = first.unwrap().id.as_str().try_into().unwrap();
-    let original = owned_event_id!("$again");
-    let mut batch = Batch::new();
-    note(&mut batch, (&here, &original), (&there, &first), 2, NOW).unwrap();
-    it.store.apply(batch).unwrap();
+    it.note_copy("$again", &first, 2);
     it.actor
         .room
         .redact_copies_of(&conversation, 2, RoomRole::Portal(1))
