@@ -11,10 +11,7 @@
 //! This file detects possible gaps. `actors::backfill` reads the history there, and `inbox::sync`
 //! reads the history that a limited sync left out.
 
-use std::{
-    sync::{PoisonError, atomic::Ordering},
-    time::Duration,
-};
+use std::sync::{PoisonError, atomic::Ordering};
 
 use ruma::{OwnedRoomId, UserId};
 use serde::Deserialize;
@@ -27,8 +24,6 @@ use crate::{
 
 /// Maximum number of rooms whose last check is remembered. Beyond it, all rooms are checked again.
 const ROOMS: usize = 10_000;
-/// How old an event of another homeserver is at most when it arrives without a detour.
-const LATE: Duration = Duration::from_secs(10);
 /// Maximum number of pages that are read back for one gap: enough for all that a homeserver may
 /// have queued before it went down, while memory stays bounded.
 pub(in crate::engine) const BACKFILL_PAGES_MAX: usize = 300;
@@ -50,21 +45,30 @@ impl Engine {
 
 impl Engine {
     /// Returns whether the history before an event in a conversation's room has to be read: the
-    /// event is the first there since events may have been lost, or it is late.
+    /// event is the first there since events may have been lost, or others of its server may be
+    /// missing before it.
     pub(in crate::engine) fn is_after_gap(&self, event: &RoomEvent) -> Result<bool, StoreError> {
-        if !self.is_first_since_gap(&event.room) && !self.is_late(event) {
+        // Both learn from each event.
+        let is_first = self.is_first_since_gap(&event.room);
+        if !self.may_hide_others(event) && !is_first {
             return Ok(false);
         }
         let record = self.store().get::<Rooms>(&event.room)?;
         Ok(record.is_some_and(|record| record.conversation.is_some()))
     }
 
-    /// Returns whether an event of another homeserver comes late. Its sender chooses the time; a
-    /// wrong one costs a look at the history.
-    fn is_late(&self, event: &RoomEvent) -> bool {
-        let sent_at = event.sent_at;
-        let age = sent_at.map_or(event.age, |sent_at| self.now().since(sent_at));
-        event.sender.server_name() != self.settings().server_name && age > LATE
+    /// Returns whether an event of another server comes late, or after a silence of its server. The
+    /// server chooses its time; a wrong one costs a look at the history.
+    fn may_hide_others(&self, event: &RoomEvent) -> bool {
+        let server = event.sender.server_name();
+        if server == self.settings().server_name {
+            return false;
+        }
+        let now = self.now();
+        let sent_at = event.sent_at.unwrap_or(now - event.age);
+        let clocks = self.0.server_clocks.lock();
+        let mut clocks = clocks.unwrap_or_else(PoisonError::into_inner);
+        clocks.hear(server, &event.room, sent_at, now)
     }
 
     /// Returns whether a room was not checked since events may have been lost, and notes that it is

@@ -195,6 +195,32 @@ async fn of_many_late_events_only_the_first_costs_a_look_at_the_history() {
     assert_eq!(it.requests("/context/"), 2);
 }
 
+#[tokio::test]
+async fn a_server_whose_clock_is_wrong_costs_no_look_and_hides_no_gap() {
+    for skew in [-15_i64, 300] {
+        let mut it = talk_with_bob().await;
+        // What the clock of Bob's server shows.
+        let engine = it.engine.clone();
+        let shown = || Timestamp(engine.now().0.checked_add_signed(skew * 1000).unwrap());
+        // His server was silent, and is unknown.
+        it.clock.advance(Duration::from_secs(2 * 60 * 60));
+        it.receive(&[by_bob("$one", shown())]).await;
+        let looks = it.requests("/context/");
+        for id in ["$two", "$three", "$four"] {
+            it.clock.advance(Duration::from_secs(400));
+            it.receive(&[by_bob(id, shown())]).await;
+        }
+        assert_eq!(it.requests("/context/"), looks, "a clock {skew} s ahead");
+        // A cut of a minute.
+        let written = shown();
+        it.clock.advance(Duration::from_secs(60));
+        let history = ["$seven", "$six", "$five"].map(|id| by_bob(id, written));
+        it.fake.put_history(origin().as_str(), history.to_vec());
+        it.receive(&[by_bob("$eight", written)]).await;
+        assert_eq!(it.carries()[4..], ["$five", "$six", "$seven", "$eight"]);
+    }
+}
+
 /// A group of Alice, Bob of another homeserver, and `@sam`. Nothing was lost so far.
 async fn group_with_bob() -> Talk {
     let mut group = talk();
