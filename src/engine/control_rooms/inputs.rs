@@ -209,12 +209,14 @@ impl Room {
         let engine = self.engine.clone();
         let unseen = self.unseen_requests(person)?;
         let mut tx = engine.directory().begin().await;
+        // What has no valid time would be new each time that it is read.
+        let (sent_at, now) = (event.sent_at.unwrap_or_default(), engine.now());
         let message = bot::Message {
             person,
             event_type: kind,
             content,
-            sent_at: event.sent_at.unwrap_or_else(|| engine.now()),
-            now: engine.now(),
+            sent_at,
+            now,
             greeted_at: self.record.control.as_ref().and_then(|it| it.greeted_at),
         };
         let options = engine.bot_options();

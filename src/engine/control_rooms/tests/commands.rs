@@ -1,7 +1,9 @@
 //! What people write to the bot, read and answered or not.
 
+use std::time::Duration;
+
 use super::*;
-use crate::engine::records::Seen;
+use crate::engine::{inbox::dedup::SEEN_FOR, records::Seen};
 
 #[tokio::test]
 async fn clear_messages_are_answered_once_a_minute() {
@@ -88,6 +90,36 @@ async fn what_was_written_long_ago_is_not_answered_again() {
     assert!(
         matches!(&due[..], [ControlEffect::SendNotice { source, .. }] if source.as_str() == "$new")
     );
+}
+
+#[tokio::test]
+async fn what_has_no_valid_time_is_not_answered_again() {
+    let house = House::new().await;
+    let room = owned_room_id!("!control:hs.test");
+    let mut actor = house.control_room(&room);
+    let day = Duration::from_secs(24 * 60 * 60);
+    let in_a_year = json!(NOW.0 + 365 * 86_400_000);
+    let events = [json!(-1), in_a_year].into_iter().zip(["$never", "$ahead"]);
+    let history = events.map(|(sent_at, id)| {
+        let events = EventFactory::room(&room).sender(samuel().as_str());
+        let content = json!({"msgtype": "m.text", "body": "hi"});
+        let mut event = events.event("m.room.message", id, content);
+        event["origin_server_ts"] = sent_at;
+        event
+    });
+    let history: Vec<Value> = history.collect();
+    for event in &history {
+        let arrived = InboxItem::Event(event.to_string());
+        let dispatched = actor.room.dispatch(house.engine.next(), arrived);
+        dispatched.await.unwrap();
+    }
+    assert_eq!(house.due(&room).len(), 1, "once a minute");
+    house.clock.advance(SEEN_FOR + day);
+    house.engine.forget_old_arrivals().await.unwrap();
+    house.fake.put_history(room.as_str(), history);
+    let look = QueuedEffect::Control(ControlEffect::Look);
+    actor.room.backfill_for(&look).await.unwrap();
+    assert_eq!(house.due(&room).len(), 1);
 }
 
 #[tokio::test]
