@@ -59,6 +59,7 @@ pub(in crate::engine) enum Remark {
     TooManyDevices,
     Verification,
     NotUnderstood,
+    TooOld,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

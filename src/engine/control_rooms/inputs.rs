@@ -220,7 +220,12 @@ impl Room {
             greeted_at: self.record.control.as_ref().and_then(|it| it.greeted_at),
         };
         let options = engine.bot_options();
-        let answer = bot::answer(&message, &options, &mut tx, &mut *engine.rng())?;
+        let mut answer = bot::answer(&message, &options, &mut tx, &mut *engine.rng())?;
+        if answer.text.is_some() && bot::is_too_old(sent_at, now) {
+            let control = self.record.control.as_mut();
+            let says = control.is_some_and(|control| control.may_remark(Remark::TooOld, now));
+            answer.text = answer.text.filter(|_| says);
+        }
         // The person who asked is answered before other people are told.
         let (tell, before): (Vec<bot::Effect>, Vec<bot::Effect>) = answer
             .effects
@@ -472,5 +477,6 @@ fn remark_text(remark: Remark) -> NoticeText {
         Remark::NotUnderstood => bot::texts::not_understood(),
         Remark::UnsignedDevice => bot::texts::unsigned_device(),
         Remark::TooManyDevices => bot::texts::too_many_devices(),
+        Remark::TooOld => bot::texts::too_old(bot::COMMAND_AGE_MAX),
     }
 }

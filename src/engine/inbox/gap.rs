@@ -1,8 +1,9 @@
 //! Keeps the order of a conversation's events where some may have been lost.
 //!
-//! If the homeserver loses an event, a ghost's `/sync` brings it later, which is early enough for
-//! an introduction. A conversation promises an order, so after a possible gap its room's history is
-//! read up to the next event before anything more is forwarded from there.
+//! If the homeserver loses an event, a ghost's `/sync` brings it later, which is early enough while
+//! a ghost introduces. A conversation promises an order, so after a possible gap its room's history
+//! is read up to the next event before anything more is forwarded from there. The same happens where
+//! people talk with the bot, and where a ghost waits for days.
 //!
 //! The other gap is between two homeservers. After a cut the other one sends its newest event, ours
 //! fetches a few before it and pushes those. The older ones it fetches only when somebody reads the
@@ -44,17 +45,17 @@ impl Engine {
 }
 
 impl Engine {
-    /// Returns whether the history before an event in a conversation's room has to be read: the
-    /// event is the first there since events may have been lost, or others of its server may be
-    /// missing before it.
+    /// Returns whether the history before an event has to be read: somebody reads here whatever is
+    /// written, and the event is the first in the room since events may have been lost, or others
+    /// of its server may be missing before it.
     pub(in crate::engine) fn is_after_gap(&self, event: &RoomEvent) -> Result<bool, StoreError> {
         // Both learn from each event.
         let is_first = self.is_first_since_gap(&event.room);
         if !self.may_hide_others(event) && !is_first {
             return Ok(false);
         }
-        let record = self.store().get::<Rooms>(&event.room)?;
-        Ok(record.is_some_and(|record| record.conversation.is_some()))
+        let record = self.store().get::<Rooms>(&event.room)?.unwrap_or_default();
+        Ok(record.history_reader(&self.settings().bot).is_some())
     }
 
     /// Returns whether an event of another server comes late, or after a silence of its server. The
