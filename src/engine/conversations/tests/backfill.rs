@@ -234,6 +234,32 @@ async fn group_with_bob() -> Talk {
     it
 }
 
+/// Synapse pushes what it refuses, such as an event of a person who is banned that their server
+/// dates to before the ban.
+#[tokio::test]
+async fn a_join_that_the_room_does_not_know_of_lets_nobody_in() {
+    let mut it = group_with_bob().await;
+    let bob = testing::person("@bob:far.example").clone();
+    let is_here = |it: &Talk| {
+        let talk = it.store.get::<Conversations>(&id()).unwrap().unwrap();
+        talk.speaker_at(RoomRole::Origin, &bob).is_some()
+    };
+    let bobs = EventFactory::room(&origin()).sender(bob.as_str());
+    let alice = user_id!("@alice:hs.test");
+    it.fake.add_room(&origin(), &[alice, &sam(), &bob]);
+    it.receive(&[bobs.member(bob.as_str(), "leave")]).await;
+    assert!(!is_here(&it));
+    it.fake.put_into_rooms(&bob, &[], &[]);
+    it.receive(&[bobs.member(bob.as_str(), "join")]).await;
+    assert!(!is_here(&it));
+    // He is invited again.
+    it.fake.put_into_rooms(&bob, &[origin().as_str()], &[]);
+    let mut again = bobs.member(bob.as_str(), "join");
+    again["event_id"] = json!("$again");
+    it.receive(&[again]).await;
+    assert!(is_here(&it));
+}
+
 #[tokio::test]
 async fn what_others_said_during_a_cut_does_not_hide_what_was_missed() {
     let mut it = group_with_bob().await;

@@ -227,7 +227,7 @@ async fn a_decline_that_overtakes_the_answer_to_the_invite_is_final() {
     let number = it.put_due(Effect::EnsurePortal { person: 1 });
     it.carry_out(number).await;
     let known = it.store.get::<Conversations>(&id()).unwrap().unwrap();
-    assert!(known.ended && known.people[1].home.is_closed());
+    assert!(known.ended && !known.people[1].takes_part());
     let again = it.put_due(Effect::EnsurePortal { person: 1 });
     it.carry_out(again).await;
     let log = it.fake.log();
