@@ -84,8 +84,9 @@ impl Room {
                 let decline = ControlEffect::DeclineVerification {
                     event: event.id.clone(),
                 };
+                let decline = self.may_decline_verification().then_some(decline);
                 let remark = self.remark_on(Remark::Verification, &event.id);
-                let effects = [decline].into_iter().chain(remark);
+                let effects = decline.into_iter().chain(remark);
                 self.commit(batch, effects.map(QueuedEffect::Control))
             }
             "m.room.encrypted" => self.hear(&bot, &person, event, json, batch).await,

@@ -212,6 +212,23 @@ async fn a_request_to_verify_the_bot_is_declined_each_time_and_explained_once() 
     let decline = "bot-decline-verification";
     let all = [decline, "bot-send-notice", decline];
     assert_eq!(kinds(&house.due(&room)), all);
+
+    // Of a flood few are declined.
+    for (minute, declined) in [(0, 5), (1, 10)] {
+        for n in 0..100 {
+            let content = json!({"msgtype": "m.key.verification.request", "to": bot()});
+            let request = events.event("m.room.message", &format!("$flood{minute}.{n}"), content);
+            let arrived = InboxItem::Event(request.to_string());
+            let number = house.engine.next();
+            actor.room.dispatch(number, arrived).await.unwrap();
+        }
+        let due = house.due(&room);
+        assert_eq!(
+            kinds(&due).iter().filter(|it| **it == decline).count(),
+            declined
+        );
+        house.clock.advance(Duration::from_secs(60));
+    }
 }
 
 #[tokio::test]
