@@ -174,6 +174,11 @@ impl Control {
         made_at.is_some_and(|made_at| made_at + PERSON_WAIT <= now)
     }
 
+    /// Returns whether the bot made the room, and its person never came.
+    pub(in crate::engine) fn was_never_entered(&self) -> bool {
+        self.made_at.is_some() && self.greeted_at.is_none()
+    }
+
     /// Applies the result of the room's check. Returns what to do and whether to greet.
     pub(in crate::engine) fn looked(&mut self, check: RoomCheck) -> (Vec<ControlEffect>, bool) {
         let was_ready = self.phase == ControlPhase::Ready;

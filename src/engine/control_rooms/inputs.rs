@@ -4,7 +4,7 @@ use ruma::{OwnedEventId, OwnedUserId};
 use serde_json::value::RawValue;
 
 use crate::{
-    bot::{self, InviteAnswer, NoticeText},
+    bot::{self, InviteAnswer, NoticeText, RoomCheck, RoomProblem},
     crypto::{DecryptError, Distrust},
     engine::{
         EngineError,
@@ -368,8 +368,14 @@ impl Room {
         let bot = &engine.settings().bot;
         let expected = control.person.as_ref();
         let check = bot::check_room(view, bot, expected);
-        let (effects, greet) = control.looked(check);
-        let person = control.person.clone().filter(|_| greet);
+        let is_declined =
+            check == RoomCheck::Leave(RoomProblem::Nobody) && control.was_never_entered();
+        let (mut effects, greet) = control.looked(check);
+        let person = control.person.clone();
+        if is_declined && let Some(person) = &person {
+            effects.splice(..0, self.give_up_telling(person, &mut batch)?);
+        }
+        let person = person.filter(|_| greet);
         let effects: Vec<QueuedEffect> = effects.into_iter().map(QueuedEffect::Control).collect();
         let Some(person) = person else {
             return self.commit(batch, effects);
