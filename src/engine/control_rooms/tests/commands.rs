@@ -232,6 +232,20 @@ async fn a_request_to_verify_the_bot_is_declined_each_time_and_explained_once() 
 }
 
 #[tokio::test]
+async fn a_command_that_was_deleted_before_it_came_is_not_answered() {
+    let house = House::new().await;
+    let room = owned_room_id!("!control:hs.test");
+    let mut actor = house.control_room(&room);
+    let events = EventFactory::room(&room).sender(samuel().as_str());
+    let deleted = events.event("m.room.encrypted", "$deleted", json!({}));
+    let arrived = InboxItem::Event(deleted.to_string());
+    let dispatched = actor.room.dispatch(house.engine.next(), arrived);
+    dispatched.await.unwrap();
+    assert!(house.due(&room).is_empty());
+    assert_eq!(actor.room.record.control.unwrap().waiting, []);
+}
+
+#[tokio::test]
 async fn commands_with_half_an_emoji_or_beyond_us_are_answered() {
     let house = House::new().await;
     let room = owned_room_id!("!room:hs.test");
