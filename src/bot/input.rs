@@ -16,7 +16,7 @@ pub(super) const COMMAND_CHARS_MAX: usize = 1000;
 
 /// Maximum age of a command, so that what was stuck in a queue is not done by surprise. It does not
 /// bind the sender's own homeserver, which sets the time of an event.
-pub(super) const COMMAND_AGE_MAX: Duration = Duration::from_secs(10 * 60);
+pub const COMMAND_AGE_MAX: Duration = Duration::from_secs(10 * 60);
 
 /// The content of an event in a control room, as the bot reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -38,6 +38,7 @@ pub use self::{
     confirmation::sweep_confirmations,
     control_room::{RoomCheck, RoomProblem, check_room},
     effect::{Answer, Effect},
+    input::COMMAND_AGE_MAX,
     invite::{InviteAnswer, answer_invite},
     notice_text::NoticeText,
     request::{ShownRequest, late_line_text, request_text},
@@ -125,26 +126,25 @@ fn answer_text(
     tx: &mut DirectoryTransaction<'_>,
     rng: &mut dyn RngCore,
 ) -> Result<Answer, DirectoryError> {
+    let age = Age::of(message.sent_at, message.now);
+    if let Age::Old(age) = age {
+        // What was held back comes all at once, and none of it is run.
+        return Ok(texts::too_old(age).into());
+    }
     if let Some(flooded) = check_flood(message, tx, options)? {
         return Ok(flooded);
     }
+    if age == Age::FromTheFuture {
+        return Ok(texts::from_the_future().into());
+    }
     let mentions = Mentions::of(message.content);
     let mention = |line: &str| mentions.put_into(line, message.person, &options.bot);
-    let words = match (
-        Age::of(message.sent_at, message.now),
-        CommandLine::parse(text, mention),
-    ) {
-        (Age::Old(age), _) => return Ok(texts::too_old(age).into()),
-        (Age::FromTheFuture, _) => return Ok(texts::from_the_future().into()),
-        (Age::Fresh, Err(CommandLineError::Empty)) => vec!["help".to_owned()],
-        (Age::Fresh, Err(CommandLineError::TooLong)) => return Ok(texts::too_long().into()),
-        (Age::Fresh, Err(CommandLineError::ManyLines)) => {
-            return Ok(texts::one_at_a_time().into());
-        }
-        (Age::Fresh, Err(CommandLineError::UnclearPerson)) => {
-            return Ok(texts::unclear_person().into());
-        }
-        (Age::Fresh, Ok(CommandLine(words))) => words,
+    let words = match CommandLine::parse(text, mention) {
+        Ok(CommandLine(words)) => words,
+        Err(CommandLineError::Empty) => vec!["help".to_owned()],
+        Err(CommandLineError::TooLong) => return Ok(texts::too_long().into()),
+        Err(CommandLineError::ManyLines) => return Ok(texts::one_at_a_time().into()),
+        Err(CommandLineError::UnclearPerson) => return Ok(texts::unclear_person().into()),
     };
     let greeted = message.greeted_at.map(|at| message.now.since(at));
     if command::is_greeting(&words) && greeted.is_some_and(|ago| ago < GREETING_TIME) {
@@ -169,6 +169,11 @@ fn answer_text(
         .effects
         .extend(tx.take_notices().into_iter().map(notice_effect));
     Ok(answer)
+}
+
+/// Returns whether a message was sent so long ago that it has no effect.
+pub fn is_too_old(sent_at: Timestamp, now: Timestamp) -> bool {
+    matches!(Age::of(sent_at, now), Age::Old(_))
 }
 
 /// Counts a message, and returns the answer to it if the bot does not listen to its sender now.

@@ -8,8 +8,8 @@ use super::{Answer, Effect, NoticeText};
 use crate::{
     clock::Timestamp,
     directory::{
-        Directory, DirectoryError, DirectoryTransaction, Discoverable, HandleRecord, Mode, Reach,
-        Request,
+        BlockScope, Directory, DirectoryError, DirectoryTransaction, Discoverable, HandleRecord,
+        Mode, Reach, Request,
     },
     ids::Person,
 };
@@ -189,6 +189,7 @@ pub(super) fn answer_request(
     tx.close_request(person, number)?;
     let masked = request.mode == Mode::Masked;
     let (asker, label) = (request.asker_named(number), request.block_label(number));
+    let scope = BlockScope::Handle(request.handle.clone());
     let text = match choice {
         RequestChoice::Accept if blocked => NoticeText::default()
             .name(&asker)
@@ -200,7 +201,7 @@ pub(super) fn answer_request(
             " down. They see the same message as anyone who can't reach you. They may ask again \
              another time.",
         ),
-        RequestChoice::Block => match tx.block_asker(person, &request, number, now) {
+        RequestChoice::Block => match tx.block_asker(person, &request, number, &scope, now) {
             // The request is declined even if the block is refused.
             Err(error) if error.is_refusal() => NoticeText::new("I've turned ")
                 .name(&asker)
@@ -208,7 +209,7 @@ pub(super) fn answer_request(
                 .and(&error.to_string())
                 .and("."),
             Err(error) => return Err(error),
-            Ok(()) => NoticeText::default()
+            Ok(_) => NoticeText::default()
                 .name(&asker)
                 .and(&format!(
                     " can no longer reach you by {}. To undo: ",

@@ -186,7 +186,8 @@ pub(super) fn slow_down() -> NoticeText {
     )
 }
 
-pub(super) fn too_old(age: Duration) -> NoticeText {
+/// Returns the answer to a command that is too old to be run.
+pub fn too_old(age: Duration) -> NoticeText {
     let minutes = age.as_secs() / 60;
     let age = match minutes {
         0..120 => format!("{minutes} minutes"),

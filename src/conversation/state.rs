@@ -119,19 +119,6 @@ pub enum RoomRole {
     Portal(usize),
 }
 
-impl Home {
-    /// Returns whether it is a portal that is closed for its owner.
-    pub fn is_closed(&self) -> bool {
-        matches!(
-            self,
-            Self::Portal {
-                status: PortalStatus::Closed,
-                ..
-            }
-        )
-    }
-}
-
 impl Participant {
     /// Returns the room in which they are themselves.
     pub fn room_role(&self, index: usize) -> RoomRole {
@@ -212,6 +199,13 @@ impl Conversation {
             .enumerate()
             .find(|(index, person)| person.user == user && person.room_role(*index) == role)
             .map(|(index, _)| index)
+    }
+
+    /// Returns the participant who is themselves in this room and takes part now. Homeservers push
+    /// also what people write who have left the room, which nobody there sees.
+    pub fn speaker_at(&self, role: RoomRole, user: &UserId) -> Option<usize> {
+        let person = self.person_at(role, user)?;
+        self.people.get(person)?.takes_part().then_some(person)
     }
 
     /// Returns the participants whom this room shows as ghosts and who take part now.

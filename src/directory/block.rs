@@ -278,7 +278,7 @@ impl DirectoryTransaction<'_> {
             .collect())
     }
 
-    fn must_hold(&self, owner: &Person, handle: &Handle) -> Result<(), DirectoryError> {
+    pub(super) fn must_hold(&self, owner: &Person, handle: &Handle) -> Result<(), DirectoryError> {
         match self.get::<Handles>(&handle.key().to_owned())? {
             Some(record) if record.is_held_by(owner) => Ok(()),
             _ => Err(DirectoryError::NotYours(handle.clone())),

@@ -18,6 +18,12 @@ const LOOKALIKE_NOTICES: Limit = Limit {
     window: DAY,
 };
 
+/// The limit on the claims of all other servers together, as a multiple of the limit on one of
+/// them: a domain can have any number of servers below it.
+const SERVERS_TOGETHER: u32 = 10;
+/// All other servers, as one that counts.
+const ALL_SERVERS: &str = "*";
+
 /// The kind of claimer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClaimedBy {
@@ -48,6 +54,8 @@ struct ClaimFacts<'a> {
     within_limit: bool,
     /// Whether the people of the claimer's server are within theirs.
     server_within_limit: bool,
+    /// Whether the people of all other servers are within theirs.
+    servers_within_limit: bool,
 }
 
 /// A claim that succeeds.
@@ -72,6 +80,9 @@ fn decide(facts: ClaimFacts<'_>) -> Result<Claim, DirectoryError> {
     if free_choice && !facts.server_within_limit {
         let server = facts.claimer.server_name().to_owned();
         return Err(DirectoryError::TooManyClaimsOfServer(server));
+    }
+    if free_choice && !facts.servers_within_limit {
+        return Err(DirectoryError::TooManyClaimsFromElsewhere);
     }
     if free_choice && facts.reserved {
         return Err(DirectoryError::Reserved(handle));
@@ -151,11 +162,17 @@ impl DirectoryTransaction<'_> {
         // Our own homeserver has no limit as a whole, only its people do.
         let elsewhere = claimer.server_name() != settings.server_name;
         let server = elsewhere.then(|| host_of(claimer.server_name()));
-        let server_within_limit = match &server {
-            Some(server) => {
-                self.is_within_limit(Counted::ClaimsOfServer, server, limit_of_server, now)?
-            }
-            None => true,
+        let limit_of_servers = Limit {
+            most: settings.claims_per_server.saturating_mul(SERVERS_TOGETHER),
+            ..limit_of_server
+        };
+        let counted = Counted::ClaimsOfServer;
+        let (server_within_limit, servers_within_limit) = match &server {
+            Some(server) => (
+                self.is_within_limit(counted, server, limit_of_server, now)?,
+                self.is_within_limit(counted, ALL_SERVERS, limit_of_servers, now)?,
+            ),
+            None => (true, true),
         };
         let facts = ClaimFacts {
             handle,
@@ -168,6 +185,7 @@ impl DirectoryTransaction<'_> {
             may_hold: settings.handles_per_person,
             within_limit: self.is_within_limit(Counted::Claims, claimer.as_str(), claims, now)?,
             server_within_limit,
+            servers_within_limit,
             record,
             lookalike: lookalike.clone(),
         };
@@ -175,7 +193,8 @@ impl DirectoryTransaction<'_> {
             Ok(claim) => {
                 self.count(Counted::Claims, claimer.as_str(), claims, now)?;
                 if let Some(server) = server {
-                    self.count(Counted::ClaimsOfServer, &server, limit_of_server, now)?;
+                    self.count(counted, &server, limit_of_server, now)?;
+                    self.count(counted, ALL_SERVERS, limit_of_servers, now)?;
                 }
                 self.write_claim(claimer, handle, &look, claim, now)
             }

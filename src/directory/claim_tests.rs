@@ -58,6 +58,7 @@ fn fresh(handle: &Handle) -> ClaimFacts<'_> {
         may_hold: 5,
         within_limit: true,
         server_within_limit: true,
+        servers_within_limit: true,
     }
 }
 

@@ -65,6 +65,12 @@ pub enum DirectoryError {
          please try again tomorrow, or ask the admin of this server"
     )]
     TooManyClaimsOfServer(OwnedServerName),
+    /// The people of all other servers have claimed the maximum number today.
+    #[error(
+        "the people of other servers have claimed as many handles here today as they may \
+         together; please try again tomorrow, or ask the admin of this server"
+    )]
+    TooManyClaimsFromElsewhere,
     /// The person does not hold the handle. Handles of others and of nobody get the same answer.
     #[error("{0} is not yours")]
     NotYours(Handle),

@@ -3,14 +3,14 @@
 use ruma::OwnedEventId;
 
 use super::{
-    Directory, DirectoryError, DirectoryTransaction, block,
+    BlockScope, Directory, DirectoryError, DirectoryTransaction, block,
     record::{Mode, Request},
     tables::{RequestNumbers, Requests},
     transaction::Read,
 };
 use crate::{
     clock::Timestamp,
-    handle::Handle,
+    handle::{Handle, Typed},
     ids::{Ghost, Person},
     store::{self, StoreError},
 };
@@ -199,22 +199,25 @@ impl DirectoryTransaction<'_> {
         Ok(())
     }
 
-    /// Blocks the asker of a request on the handle that they wanted to reach.
+    /// Blocks the asker of a request. Returns the label of the block.
     pub fn block_asker(
         &mut self,
         owner: &Person,
         request: &Request,
         number: u32,
+        scope: &BlockScope,
         now: Timestamp,
-    ) -> Result<(), DirectoryError> {
-        let scope = super::BlockScope::Handle(request.handle.clone());
-        if request.asker_alias.is_some() {
-            let label = request.block_label(number);
-            return self.block_as(owner, request.asker.clone(), label, &scope, now);
+    ) -> Result<String, DirectoryError> {
+        if request.asker_alias.is_none() {
+            let target = Typed::Person(request.asker.clone().into());
+            return self.block(owner, &target, scope, now);
         }
-        let target = crate::handle::Typed::Person(request.asker.clone().into());
-        self.block(owner, &target, &scope, now)?;
-        Ok(())
+        if let BlockScope::Handle(on) = scope {
+            self.must_hold(owner, on)?;
+        }
+        let label = request.block_label(number);
+        self.block_as(owner, request.asker.clone(), label.clone(), scope, now)?;
+        Ok(label)
     }
 
     /// Returns whether the owner has blocked the asker of a request.

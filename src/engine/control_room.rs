@@ -59,6 +59,7 @@ pub(in crate::engine) enum Remark {
     TooManyDevices,
     Verification,
     NotUnderstood,
+    TooOld,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -171,6 +172,11 @@ impl Control {
     pub(in crate::engine) fn has_expired(&self, now: Timestamp) -> bool {
         let made_at = self.made_at.filter(|_| self.phase == ControlPhase::Looking);
         made_at.is_some_and(|made_at| made_at + PERSON_WAIT <= now)
+    }
+
+    /// Returns whether the bot made the room, and its person never came.
+    pub(in crate::engine) fn was_never_entered(&self) -> bool {
+        self.made_at.is_some() && self.greeted_at.is_none()
     }
 
     /// Applies the result of the room's check. Returns what to do and whether to greet.

@@ -273,6 +273,7 @@ struct Inner {
     last_gap_at: AtomicU64,
     /// The gap epoch at which each room was last checked.
     gap_checked_at: std::sync::Mutex<HashMap<OwnedRoomId, u64>>,
+    server_clocks: std::sync::Mutex<inbox::server_clocks::ServerClocks>,
     /// Notified when events may have been lost, so that ghosts are synced.
     gap_noted: Notify,
     stop: watch::Sender<bool>,
@@ -330,6 +331,7 @@ impl Engine {
             gap_epoch: AtomicU64::new(0),
             last_gap_at: AtomicU64::new(0),
             gap_checked_at: std::sync::Mutex::default(),
+            server_clocks: std::sync::Mutex::default(),
             gap_noted: Notify::new(),
             stop: watch::Sender::new(false),
         })))

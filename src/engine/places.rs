@@ -2,7 +2,8 @@
 //!
 //! * A **place** is held while a ghost introduces, or while the bot joins a room. Rooms to which a
 //!   person of this server invites have places of their own; any other server holds at most
-//!   [`PLACES_OF_A_SERVER`] of the rest.
+//!   [`PLACES_OF_A_SERVER`] of the rest, and those only until the ghost has joined: then its room
+//!   alone waits for what that server does not answer.
 //! * A **request abroad** is one for which the homeserver itself has to ask another server: to join
 //!   or decline where that server invites, or to invite somebody there. Synapse changes ten
 //!   memberships at a time for one application service (its `member_as_limiter`), and goes on with

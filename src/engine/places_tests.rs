@@ -162,6 +162,27 @@ async fn a_place_is_given_up_in_time_and_the_homeserver_is_not_asked_for_ever_mo
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_does_not_show_its_history_holds_no_place() {
+    let (engine, fake) = running(|settings| settings.joins_at_once = 1).await;
+    let join_logged = |fake: &FakeHomeserver, room: &str| {
+        let log = fake.log();
+        log.iter()
+            .any(|line| line.contains(room) && line.ends_with("/join"))
+    };
+    let eve = user_id!("@eve:evil.org");
+    fake.add_room(<&RoomId>::try_from("!r:evil.org").unwrap(), &[eve]);
+    let history = fake.hold("/messages", "");
+    let invites = [invite("!r:evil.org", eve.as_str(), &sam())];
+    push_invites(&engine, &fake, &invites).await;
+    history.comes().await;
+    let far = [invite("!r:far.org", "@bob:far.org", &sam())];
+    push_invites(&engine, &fake, &far).await;
+    fake.until(|fake| join_logged(fake, "far.org")).await;
+    drop(history);
+    engine.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn declining_counts_as_asking_another_server() {
     let (engine, fake) = running(|settings| {
         settings.rules.decline_after = Duration::ZERO;

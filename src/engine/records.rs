@@ -8,9 +8,9 @@ use crate::{
     bot,
     clock::Timestamp,
     conversation::{self, Conversation},
-    engine::control_room::{Control, ControlEffect},
+    engine::control_room::{Control, ControlEffect, ControlPhase},
     ids::{ConversationId, Ghost, Person},
-    introduction::{Effect, Introduction},
+    introduction::{Effect, Introduction, Phase},
     matrix::bounds::DeadLetter,
     store::{BackupInfo, Batch, Digest, Store, StoreError, Table, prefix},
 };
@@ -248,6 +248,22 @@ impl RoomRecord {
             return Ok(());
         }
         batch.put::<Rooms>(room, self)
+    }
+
+    /// Returns our user who reads the room's history where events may be missing; `None` if nobody
+    /// reads here whatever is written: most ghosts leave again within seconds.
+    pub(in crate::engine) fn history_reader(&self, bot: &OwnedUserId) -> Option<OwnedUserId> {
+        if let Some(here) = &self.conversation {
+            return here.ghosts.first().cloned().map(Into::into);
+        }
+        let control = self.control.as_ref();
+        if control.is_some_and(|control| control.phase == ControlPhase::Ready) {
+            return Some(bot.clone());
+        }
+        let stays =
+            |it: &&Introduction| matches!(it.phase, Phase::Asking { .. } | Phase::Waiting { .. });
+        let waiting = self.introductions.iter().find(stays);
+        waiting.map(|introduction| introduction.ghost.clone().into())
     }
 }
 

@@ -379,6 +379,7 @@ fn what_the_engine_knows_of_a_room() {
         Remark::TooManyDevices,
         Remark::Verification,
         Remark::NotUnderstood,
+        Remark::TooOld,
     ];
     insta::assert_json_snapshot!("remarks", all_stored(remarks));
 }

@@ -29,6 +29,9 @@ use crate::{
     store::Batch,
 };
 
+/// Maximum number of requests to verify a key of ours that are declined in a room within a minute.
+const VERIFICATIONS_A_MINUTE: usize = 5;
+
 /// Effects that a crash would only make be decided again from the inbox, with the same result.
 #[derive(Default)]
 pub(super) struct ReplayableEffects {
@@ -63,6 +66,8 @@ pub(super) struct Room {
     pub read_until: u64,
     /// The deletions among what waits here.
     pub waiting_redactions: WaitingRedactions,
+    /// When requests to verify a key of ours were lately declined here.
+    pub verifications: Vec<Timestamp>,
     /// The room's place among the introductions that go on at the same time.
     pub place: Option<Place>,
     /// The record as it is in the store, if this actor has written it.
@@ -155,6 +160,7 @@ impl Room {
             failing: None,
             time_left: None,
             due_since: Timestamp(u64::MAX),
+            verifications: Vec::new(),
             place: None,
             current_effect: 0,
             behind: None,
@@ -165,6 +171,19 @@ impl Room {
             uploaded: Default::default(),
             deliveries: DeliveryReceipts::default(),
         })
+    }
+
+    /// Returns whether a request to verify a key of ours is declined now: of many, most are left
+    /// alone.
+    pub(in crate::engine) fn may_decline_verification(&mut self) -> bool {
+        let now = self.engine.now();
+        let is_recent = |at: &Timestamp| *at <= now && now.since(*at) < Duration::from_secs(60);
+        self.verifications.retain(is_recent);
+        let may = self.verifications.len() < VERIFICATIONS_A_MINUTE;
+        if may {
+            self.verifications.push(now);
+        }
+        may
     }
 
     /// Returns `true` if the bot is in this room, or on its way in.

@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::{ApiError, peer::Peer};
+use super::{ApiError, peer::Peer, transaction_order::Connection};
 
 /// An expected token, as a digest. Comparing digests in constant time reveals neither how much of a
 /// guess was right nor how long the token is.
@@ -48,6 +48,9 @@ pub(super) async fn require_token(
             // Absent only where a router is called without a connection.
             if let Some(peer) = request.extensions().get::<Peer>() {
                 peer.authenticate();
+            }
+            if let Some(connection) = request.extensions().get::<Connection>() {
+                connection.note_use();
             }
             next.run(request).await
         }

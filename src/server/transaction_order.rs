@@ -9,6 +9,9 @@
 //! it is the same process as long as one of them is open. Synapse closes a connection that was idle
 //! for two minutes. Then nothing was queued, so nothing was lost, and a new connection says nothing.
 //! A false alarm costs a look at the active rooms.
+//!
+//! A reverse proxy may open a connection for each request. Once connections have told nothing a few
+//! times in a row, the numbers decide alone, until a connection carries two transactions.
 
 use std::{
     sync::{Arc, Mutex, OnceLock, PoisonError},
@@ -22,9 +25,58 @@ use tokio::time::Instant;
 const IDLE_MIN: Duration = Duration::from_secs(115);
 const IDLE_MAX: Duration = Duration::from_secs(130);
 
-/// The connection that a request came on: when it was closed, if it was.
+/// How many transactions in a row are taken for gaps because each came on a new connection and none
+/// was left of those before. From then on connections are taken for ones that nobody keeps.
+const UNKEPT: u32 = 3;
+
+/// The connection that a request came on.
 #[derive(Clone, Debug)]
-pub(super) struct Connection(Arc<OnceLock<Instant>>);
+pub(super) struct Connection(Arc<Life>);
+
+/// When a connection was last used and, if it was closed, when that was.
+#[derive(Debug)]
+struct Life {
+    used: Mutex<Instant>,
+    closed: OnceLock<Instant>,
+}
+
+impl Connection {
+    fn opened_at(at: Instant) -> Self {
+        Self(Arc::new(Life {
+            used: Mutex::new(at),
+            closed: OnceLock::new(),
+        }))
+    }
+
+    /// Notes that an authorised request came on it.
+    pub(super) fn note_use(&self) {
+        self.note_use_at(Instant::now());
+    }
+
+    fn note_use_at(&self, at: Instant) {
+        *self.0.used.lock().unwrap_or_else(PoisonError::into_inner) = at;
+    }
+
+    fn used_at(&self) -> Instant {
+        *self.0.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is(&self, other: &Connection) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    fn is_open(&self) -> bool {
+        self.0.closed.get().is_none()
+    }
+
+    /// Returns whether the homeserver closed it because it was idle.
+    fn was_closed_as_idle(&self) -> bool {
+        let closed = self.0.closed.get();
+        closed.is_some_and(|closed| {
+            (IDLE_MIN..=IDLE_MAX).contains(&closed.saturating_duration_since(self.used_at()))
+        })
+    }
+}
 
 /// A connection that is open until this is dropped.
 #[derive(Debug)]
@@ -33,7 +85,7 @@ pub(super) struct OpenConnection(Connection);
 impl OpenConnection {
     /// Returns a connection that was just opened.
     pub(super) fn new() -> Self {
-        Self(Connection(Arc::default()))
+        Self(Connection::opened_at(Instant::now()))
     }
 
     /// Returns the connection, for its requests.
@@ -45,32 +97,7 @@ impl OpenConnection {
 impl Drop for OpenConnection {
     fn drop(&mut self) {
         // Nothing else sets it.
-        let _ = self.0.0.set(Instant::now());
-    }
-}
-
-/// A connection that a transaction came on, and when the last one did.
-#[derive(Debug)]
-struct Used {
-    connection: Connection,
-    at: Instant,
-}
-
-impl Used {
-    fn is(&self, connection: &Connection) -> bool {
-        Arc::ptr_eq(&self.connection.0, &connection.0)
-    }
-
-    fn is_open(&self) -> bool {
-        self.connection.0.get().is_none()
-    }
-
-    /// Returns whether the homeserver closed it because it was idle.
-    fn was_closed_as_idle(&self) -> bool {
-        let closed = self.connection.0.get();
-        closed.is_some_and(|closed| {
-            (IDLE_MIN..=IDLE_MAX).contains(&closed.saturating_duration_since(self.at))
-        })
+        let _ = self.0.0.closed.set(Instant::now());
     }
 }
 
@@ -81,9 +108,11 @@ pub(super) struct TransactionOrder(Arc<Mutex<Order>>);
 #[derive(Debug, Default)]
 struct Order {
     last: Option<u64>,
-    /// The open connections of the present process, and the one of the last transaction, in the
-    /// order in which they were last used.
-    used: Vec<Used>,
+    /// The connections that transactions of the present process came on and that are open, and the
+    /// one of the last transaction, in the order in which transactions last came on them.
+    used: Vec<Connection>,
+    /// How many transactions in a row had the next number, and a connection that said nothing.
+    unkept: u32,
 }
 
 impl TransactionOrder {
@@ -102,8 +131,15 @@ impl TransactionOrder {
         let Some(connection) = connection else {
             return is_next;
         };
-        let follows = is_next && order.is_of_same_process(now, connection);
-        order.note(now, connection, follows);
+        connection.note_use_at(now);
+        let is_of_same_process = order.is_of_same_process(now, connection);
+        if order.used.iter().any(|used| used.is(connection)) {
+            order.unkept = 0;
+        } else if is_next && !is_of_same_process {
+            order.unkept = order.unkept.saturating_add(1);
+        }
+        let follows = is_next && (is_of_same_process || order.unkept > UNKEPT);
+        order.note(connection, follows);
         follows
     }
 }
@@ -112,21 +148,19 @@ impl Order {
     /// Returns whether a connection belongs to the process that sent the last transaction.
     fn is_of_same_process(&self, now: Instant, connection: &Connection) -> bool {
         // One that is idle for longer is left over from a host that crashed.
-        let proves = |used: &Used| {
-            used.is(connection) || used.is_open() && now.duration_since(used.at) <= IDLE_MAX
+        let proves = |used: &Connection| {
+            used.is(connection)
+                || used.is_open() && now.saturating_duration_since(used.used_at()) <= IDLE_MAX
         };
-        self.used.iter().any(proves) || self.used.last().is_some_and(Used::was_closed_as_idle)
+        self.used.iter().any(proves) || self.used.last().is_some_and(Connection::was_closed_as_idle)
     }
 
     /// Notes that a transaction came on a connection, of the same process as those before it or of
     /// another.
-    fn note(&mut self, now: Instant, connection: &Connection, is_of_same_process: bool) {
+    fn note(&mut self, connection: &Connection, is_of_same_process: bool) {
         self.used
             .retain(|used| is_of_same_process && used.is_open() && !used.is(connection));
-        self.used.push(Used {
-            connection: connection.clone(),
-            at: now,
-        });
+        self.used.push(connection.clone());
     }
 }
 
@@ -179,7 +213,11 @@ mod tests {
             let order = TransactionOrder::default();
             let (one, two) = (OpenConnection::new(), OpenConnection::new());
             order.follows_at(start, Some(&one.connection()), "1");
-            one.0.0.set(start + Duration::from_secs(idle)).unwrap();
+            one.0
+                .0
+                .closed
+                .set(start + Duration::from_secs(idle))
+                .unwrap();
             let follows = order.follows_at(start + HOUR, Some(&two.connection()), "2");
             assert_eq!(follows, expected, "closed after {idle} s");
         }
@@ -199,5 +237,45 @@ mod tests {
         assert!(follows(132, &two, "3"));
         // A transaction that comes on it shows that it is alive.
         assert!(follows(300, &two, "4"));
+    }
+
+    #[test]
+    fn pings_keep_a_connection_in_use() {
+        let start = Instant::now();
+        for pinged in [true, false] {
+            let order = TransactionOrder::default();
+            let (one, two) = (OpenConnection::new(), OpenConnection::new());
+            order.follows_at(start, Some(&one.connection()), "1");
+            // A quiet hour. The homeserver answers our pings on its connections by turns.
+            for minute in 1..=60 {
+                let by_turns = if minute % 2 == 0 { &one } else { &two };
+                let at = start + Duration::from_secs(60 * minute);
+                if pinged {
+                    by_turns.connection().note_use_at(at);
+                }
+            }
+            let follows = order.follows_at(start + HOUR, Some(&two.connection()), "2");
+            assert_eq!(follows, pinged);
+        }
+    }
+
+    #[test]
+    fn where_no_connection_is_kept_the_numbers_decide() {
+        let order = TransactionOrder::default();
+        let follows = |txn: u32| {
+            let connection = OpenConnection::new();
+            order.follows(Some(&connection.connection()), &txn.to_string())
+        };
+        let gaps: Vec<u32> = (1..=20).filter(|txn| !follows(*txn)).collect();
+        assert_eq!(gaps, [1, 2, 3, 4]);
+        for (txn, expected) in [(21, true), (23, false), (24, true), (1, false), (2, true)] {
+            assert_eq!(follows(txn), expected, "{txn}");
+        }
+        // Connections are kept again, so one that breaks tells something.
+        let kept = OpenConnection::new();
+        assert!(order.follows(Some(&kept.connection()), "3"));
+        assert!(order.follows(Some(&kept.connection()), "4"));
+        drop(kept);
+        assert!(!follows(5));
     }
 }

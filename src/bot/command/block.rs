@@ -9,7 +9,7 @@ use crate::{
         Effect,
         request::{self, RequestChoice},
     },
-    directory::{BlockScope, Mode, Request},
+    directory::{BlockScope, HandleRecord, Mode, Request},
     handle::{HandleRules, Typed},
     text::fit_to_show,
 };
@@ -22,6 +22,13 @@ pub(super) const COMMAND: Command = Command {
     offered: |person| !person.handles.is_empty(),
     run,
 };
+
+/// A person to be blocked.
+enum Blocked {
+    /// The asker of the open request with this number.
+    Asker(u32, Request),
+    Typed(Typed),
+}
 
 /// The arguments of `block` and `unblock`.
 pub(super) struct BlockTarget {
@@ -80,8 +87,11 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
         )?
         .ok_or_else(|| requests::no_such_request(number));
     }
-    let BlockTarget { target, scope } = parse_target(context, &COMMAND, words)?;
-    let name = target_name(&target);
+    let (target, scope) = read_target(context, words)?;
+    let name = match &target {
+        Blocked::Asker(number, request) => request.block_label(*number),
+        Blocked::Typed(target) => target_name(target),
+    };
     let handles = context.handles()?;
     let scope = match (scope, handles.as_slice()) {
         (Some(scope), _) => scope,
@@ -99,9 +109,11 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
             ));
         }
     };
-    let label = context
-        .tx
-        .block(context.person, &target, &scope, context.now)?;
+    let (tx, person, now) = (&mut *context.tx, context.person, context.now);
+    let label = match &target {
+        Blocked::Asker(number, request) => tx.block_asker(person, request, *number, &scope, now)?,
+        Blocked::Typed(target) => tx.block(person, target, &scope, now)?,
+    };
     let label = fit_to_show(&label);
     // Messages of a masked handle's conversations pass through us, so those end at once.
     let concerned = handles.iter().filter(|record| {
@@ -112,12 +124,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
             }
     });
     let mut effects = Vec::new();
-    // What a person can find out from the other side: see `who_blocked` of the directory.
-    let shows_in_person = context.options.module_loaded
-        && handles.iter().any(|record| match &scope {
-            BlockScope::All => true,
-            BlockScope::Handle(handle) => record.handle == *handle && record.mode == Mode::Open,
-        });
+    let shows_in_person = context.options.module_loaded && shows_in_person(&handles, &scope);
     for record in concerned {
         effects.push(Effect::EndConversations {
             ghost: context.ghost(&record.handle)?,
@@ -135,6 +142,36 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
         text: Some(text),
         effects,
     })
+}
+
+/// Returns whether the module shows a block to the person who is blocked: see `who_blocked` of the
+/// directory.
+fn shows_in_person(handles: &[HandleRecord], scope: &BlockScope) -> bool {
+    handles.iter().any(|record| match scope {
+        BlockScope::All => true,
+        BlockScope::Handle(handle) => record.handle == *handle && record.mode == Mode::Open,
+    })
+}
+
+/// Reads what follows `block`. The number of an open request means its asker, whatever follows it:
+/// a handle could be the same number.
+fn read_target(
+    context: &CommandContext<'_, '_>,
+    words: &[&str],
+) -> Result<(Blocked, Option<BlockScope>), CommandError> {
+    if let [typed, rest @ ..] = words
+        && let Some(number) = requests::parse_number(typed)
+    {
+        if let Some(request) = context.tx.request(context.person, number)? {
+            let scope = parse_scope(context, &COMMAND, rest)?;
+            return Ok((Blocked::Asker(number, request), scope));
+        }
+        if typed.starts_with('#') {
+            return Err(requests::no_such_request(number));
+        }
+    }
+    let BlockTarget { target, scope } = parse_target(context, &COMMAND, words)?;
+    Ok((Blocked::Typed(target), scope))
 }
 
 /// Declines the requests of a person who was blocked, under the name that was blocked: if others

@@ -5,6 +5,7 @@ use std::char::REPLACEMENT_CHARACTER;
 use super::{
     Answer, Command, CommandContext, CommandError, NoticeText,
     block::{BlockTarget, parse_scope, parse_target, target_name},
+    requests,
 };
 use crate::{directory::DirectoryError, text::fit_to_show};
 
@@ -27,9 +28,14 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
     let (name, done) = match words {
         // A masked asker was blocked by the number of their request, and some Matrix IDs cannot be
         // typed as they are: those are taken back by the label that the bot shows.
-        [label, rest @ ..] if label.starts_with('#') || label.contains(REPLACEMENT_CHARACTER) => {
+        [label, rest @ ..]
+            if label.starts_with('#')
+                || label.contains(REPLACEMENT_CHARACTER)
+                || is_number_of_block(context, label)? =>
+        {
             let scope = parse_scope(context, &COMMAND, rest)?;
-            let label = (*label).to_owned();
+            let number = requests::parse_number(label);
+            let label = number.map_or_else(|| (*label).to_owned(), |number| format!("#{number}"));
             let (person, name) = (context.person, label.clone());
             let done = context.tx.unblock_label(person, label, scope.as_ref());
             (name, done)
@@ -54,6 +60,16 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
         Err(error) => return Err(error.into()),
     }
     Ok(unblocked(&name).into())
+}
+
+/// Returns whether somebody was blocked by the number of their request that is typed.
+fn is_number_of_block(context: &CommandContext<'_, '_>, typed: &str) -> Result<bool, CommandError> {
+    let Some(number) = requests::parse_number(typed) else {
+        return Ok(false);
+    };
+    let label = format!("#{number}");
+    let blocks = context.tx.blocks_of(context.person)?;
+    Ok(blocks.iter().any(|(known, _)| *known == label))
 }
 
 fn unblocked(name: &str) -> NoticeText {

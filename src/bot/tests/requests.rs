@@ -96,6 +96,61 @@ async fn a_request_is_answered_in_words() {
     );
 }
 
+/// A handle may consist of the same digit.
+#[tokio::test]
+async fn the_number_of_a_request_means_its_asker_wherever_the_block_holds() {
+    for (typed, declines) in [
+        ("block 1 on @sam", true),
+        ("block #1 all", true),
+        ("block 1 on @other", false),
+    ] {
+        let (mut talk, _) = asked().await;
+        talk.ask(sam(), "claim other").await;
+        let done = talk.answer(sam(), typed).await.unwrap();
+        let expected = if declines {
+            vec![answered(false)]
+        } else {
+            Vec::new()
+        };
+        assert_eq!(done.effects, expected, "{typed}");
+        let blocks = talk.ask(sam(), "blocks").await;
+        assert!(blocks.contains("@alice:example.org"), "{typed}: {blocks}");
+        assert_eq!(
+            talk.directory.requests_of(sam()).unwrap().is_empty(),
+            declines
+        );
+    }
+    let (mut talk, _) = asked().await;
+    let said = talk.ask(sam(), "block #7 on @sam").await;
+    assert!(said.contains("no open request 7"), "{said}");
+    let said = talk.ask(sam(), "block 1 on @kims").await;
+    assert!(said.contains("not yours"), "{said}");
+}
+
+#[tokio::test]
+async fn who_was_blocked_by_a_number_is_unblocked_by_it() {
+    for typed in ["unblock 1", "unblock #1", "unblock 1 on @sam"] {
+        let (mut talk, mut request) = asked().await;
+        talk.ask(sam(), "decline 1").await;
+        request.asker_alias = Some("Someone".to_owned());
+        let mut tx = talk.directory.begin().await;
+        let number = tx.open_request(sam(), &request).unwrap().unwrap();
+        tx.commit().await.unwrap();
+        let blocked = talk.ask(sam(), &format!("block {number} on @sam")).await;
+        assert!(
+            blocked.starts_with(&format!("Blocked: #{number}")),
+            "{blocked}"
+        );
+        let typed = typed.replace('1', &number.to_string());
+        let said = talk.ask(sam(), &typed).await;
+        assert!(said.starts_with("Unblocked: "), "{typed}: {said}");
+        assert_eq!(
+            talk.ask(sam(), "blocks").await,
+            "You haven't blocked anyone."
+        );
+    }
+}
+
 #[tokio::test]
 async fn a_request_is_answered_with_a_reaction_to_the_message_that_shows_it() {
     for (key, accepted) in [("✅", true), ("👍🏾", true), ("❌", false), ("🚫", false)] {

@@ -178,13 +178,10 @@ impl Transition {
         event: &OwnedEventId,
         kind: &EventKind,
     ) {
-        let Some(sender) = self.state.person_at(role, user) else {
+        // A person who is out of the conversation may still be in a portal that is being left.
+        let Some(sender) = self.state.speaker_at(role, user) else {
             return;
         };
-        // A person who is out of the conversation may still be in a portal that is being left.
-        if self.state.people[sender].home.is_closed() {
-            return;
-        }
         match kind {
             EventKind::Forwardable => self.forward(role, sender, event),
             EventKind::Redaction { of } => {

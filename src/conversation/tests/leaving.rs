@@ -16,6 +16,16 @@ fn an_owner_who_left_after_joining_is_invited_again_by_the_next_message_and_only
     assert_eq!(kinds(&next), [(ORIGIN, "furnish"), (ORIGIN, "carry")]);
 }
 
+/// The homeserver pushes it although nobody in the room sees it.
+#[test]
+fn what_somebody_says_who_is_no_longer_in_the_room_is_not_passed_on() {
+    let alice = owned_user_id!("@alice:hs.test");
+    let left = decide(going_on(), &member(RoomRole::Origin, alice, "ban"));
+    let state = left.state.unwrap();
+    let late = decide(state, &said(RoomRole::Origin, "alice", &one()));
+    assert!(late.effects.is_empty(), "{late:?}");
+}
+
 #[test]
 fn an_owner_who_left_and_starts_a_chat_is_invited_again() {
     let left = decide(

@@ -154,6 +154,26 @@ async fn the_people_of_another_server_claim_a_limited_number_of_handles_a_day() 
         .unwrap();
 }
 
+/// One wildcard record makes any number of servers.
+#[tokio::test]
+async fn the_people_of_all_other_servers_claim_a_limited_number_together() {
+    let directory = directory_with(|settings| settings.claims_per_server = 2);
+    let claim_as = async |person: &str, name: &str, now| {
+        let person = crate::testing::person(person);
+        claim(&directory, person, name, now).await
+    };
+    for n in 0..20 {
+        let person = format!("@p:s{n}.evil.org");
+        claim_as(&person, &format!("grab{n}x"), NOW).await.unwrap();
+    }
+    let refused = claim_as("@p:s20.evil.org", "more", NOW).await.unwrap_err();
+    assert_matches!(refused, DirectoryError::TooManyClaimsFromElsewhere);
+    // Our own people have no part in it, and the next day it is over.
+    claim_as("@p:example.org", "more", NOW).await.unwrap();
+    let later = NOW + DAY * 2;
+    claim_as("@p:s20.evil.org", "later", later).await.unwrap();
+}
+
 #[tokio::test]
 async fn names_cannot_be_used_up_by_claiming_and_releasing() {
     let directory = directory();

@@ -1,6 +1,7 @@
 //! Reads a room's history: the events between the last one that was handled and the next one, and
 //! those from before a ghost or the bot joined.
 
+use ruma::OwnedUserId;
 use serde_json::value::RawValue;
 
 use crate::{
@@ -33,21 +34,20 @@ impl Room {
         this: RoomEvent,
         json: &str,
     ) -> Result<(), EngineError> {
-        let here = self.record.conversation.as_ref();
-        let Some(ghost) = here.and_then(|here| here.ghosts.first()).cloned() else {
+        let Some(user) = self.record.history_reader(&self.engine.settings().bot) else {
             return Ok(());
         };
-        let acting = self.engine.as_user(&ghost)?;
+        let acting = self.engine.as_user(&user)?;
         let homeserver = self.engine.homeserver();
         let around = homeserver.context(acting.actor(), &self.id, &this.id, 0);
         let (before, behind) = match around.await {
             Ok(around) => (around.start, around.end),
-            // The ghost may see neither this event nor those before it. Only the homeserver can say
+            // Our user may see neither this event nor those before it. Only the homeserver can say
             // so: what a proxy answers is tried again.
             Err(error) if error.fate() == Fate::Final => return Ok(()),
             Err(error) => return Err(error.into()),
         };
-        let newest_first = self.missed_before(&ghost, &this, before).await?;
+        let newest_first = self.missed_before(&user, &this, before).await?;
         for json in newest_first.into_iter().rev() {
             if let Some(event) = RoomEvent::parse(json.get(), Some(&self.id)) {
                 self.handle_event(event, json.get(), Batch::new()).await?;
@@ -55,7 +55,7 @@ impl Room {
         }
         self.handle_event(this, json, Batch::new()).await?;
         let until = self.engine.next();
-        self.handle_behind(&ghost, behind).await?;
+        self.handle_behind(&user, behind).await?;
         self.read_until = until;
         Ok(())
     }
@@ -77,7 +77,7 @@ impl Room {
     /// Returns the events before `this` that were not handled, the newest first.
     async fn missed_before(
         &self,
-        ghost: &Ghost,
+        user: &OwnedUserId,
         this: &RoomEvent,
         from: Option<String>,
     ) -> Result<Vec<Box<RawValue>>, EngineError> {
@@ -85,7 +85,7 @@ impl Room {
             return Ok(Vec::new());
         };
         let engine = &self.engine;
-        let acting = engine.as_user(ghost)?;
+        let acting = engine.as_user(user)?;
         let history = engine.history(acting.actor(), &self.id).at(Some(from));
         let mut history = history
             .limit(BACKFILL_PAGES_MAX, PAGE_EVENTS)
@@ -97,13 +97,13 @@ impl Room {
             bytes += page.iter().map(|it| it.get().len()).sum::<usize>();
             if bytes > GAP_BYTES {
                 let (reason, room) = (DeadLetterReason::GapTooLarge, &self.id);
-                engine.note_gap(reason, ghost, room, bytes).await?;
+                engine.note_gap(reason, user, room, bytes).await?;
                 break;
             }
             let (mut handled, missed) = (false, newest_first.len());
             for json in page {
-                // Events from before the ghost was invited are not meant for it.
-                if begins_for(ghost, &json) {
+                // Events from before our user was invited are not meant for it.
+                if begins_for(user, &json) {
                     return Ok(newest_first);
                 }
                 let Some(event) = RoomEvent::parse(json.get(), Some(&self.id)) else {
@@ -137,12 +137,12 @@ impl Room {
     /// events that were lost come after it.
     async fn handle_behind(
         &mut self,
-        ghost: &Ghost,
+        user: &OwnedUserId,
         from: Option<String>,
     ) -> Result<(), EngineError> {
         let Some(from) = from else { return Ok(()) };
         let (engine, room) = (self.engine.clone(), self.id.clone());
-        let acting = engine.as_user(ghost)?;
+        let acting = engine.as_user(user)?;
         let history = engine.history(acting.actor(), &room).forward_from(from);
         let mut history = history
             .limit(BACKFILL_PAGES_MAX, PAGE_EVENTS)

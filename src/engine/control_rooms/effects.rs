@@ -177,20 +177,34 @@ impl Room {
         if view.membership(&person) == "join" {
             return self.commit(batch, []);
         }
-        let store = engine.store();
-        for (key, _) in store.scan::<PendingNotices>(&prefix(&person), None, 1000)? {
-            batch.delete::<PendingNotices>(&key);
-        }
-        self.not_invited(batch)
+        let effects = self.give_up_telling(&person, &mut batch)?;
+        self.leave_unentered(effects, batch)
     }
 
-    /// Handles that a person cannot be invited, and so cannot be asked: the people who wait for
-    /// their answer are told now.
-    fn not_invited(&mut self, batch: Batch) -> Result<(), EngineError> {
-        let person = self.person_here()?;
-        let requests = self.engine.directory().requests_of(&person)?.into_iter();
+    /// Deletes what the bot had to tell a person who does not come to the room that was made for
+    /// it. Returns the effects that turn down the people who wait for their answer.
+    pub(in crate::engine) fn give_up_telling(
+        &self,
+        person: &Person,
+        batch: &mut Batch,
+    ) -> Result<Vec<ControlEffect>, EngineError> {
+        let store = self.engine.store();
+        // Another room may have become their control room.
+        if store.get::<ControlRooms>(person)?.as_ref() != Some(&self.id) {
+            return Ok(Vec::new());
+        }
+        for (key, _) in store.scan::<PendingNotices>(&prefix(person), None, 1000)? {
+            batch.delete::<PendingNotices>(&key);
+        }
+        self.turn_down_unseen(person)
+    }
+
+    /// Returns the effects that turn down the people who ask for a person and whose requests were
+    /// not shown.
+    fn turn_down_unseen(&self, person: &Person) -> Result<Vec<ControlEffect>, EngineError> {
+        let requests = self.engine.directory().requests_of(person)?.into_iter();
         let unseen = requests.filter(|(_, request)| request.shown.is_none());
-        let mut effects: Vec<ControlEffect> = unseen
+        Ok(unseen
             .map(|(_, request)| {
                 ControlEffect::Bot(bot::Effect::AnswerRequest {
                     room: request.room,
@@ -199,7 +213,21 @@ impl Room {
                     masked: false,
                 })
             })
-            .collect();
+            .collect())
+    }
+
+    /// Handles that a person cannot be invited, and so cannot be asked: the people who wait for
+    /// their answer are told now.
+    fn not_invited(&mut self, batch: Batch) -> Result<(), EngineError> {
+        let effects = self.turn_down_unseen(&self.person_here()?)?;
+        self.leave_unentered(effects, batch)
+    }
+
+    fn leave_unentered(
+        &mut self,
+        mut effects: Vec<ControlEffect>,
+        batch: Batch,
+    ) -> Result<(), EngineError> {
         if let Some(control) = &mut self.record.control {
             effects.extend(control.leave(None));
         }

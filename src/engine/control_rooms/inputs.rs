@@ -4,7 +4,7 @@ use ruma::{OwnedEventId, OwnedUserId};
 use serde_json::value::RawValue;
 
 use crate::{
-    bot::{self, InviteAnswer, NoticeText},
+    bot::{self, InviteAnswer, NoticeText, RoomCheck, RoomProblem},
     crypto::{DecryptError, Distrust},
     engine::{
         EngineError,
@@ -84,8 +84,9 @@ impl Room {
                 let decline = ControlEffect::DeclineVerification {
                     event: event.id.clone(),
                 };
+                let decline = self.may_decline_verification().then_some(decline);
                 let remark = self.remark_on(Remark::Verification, &event.id);
-                let effects = [decline].into_iter().chain(remark);
+                let effects = decline.into_iter().chain(remark);
                 self.commit(batch, effects.map(QueuedEffect::Control))
             }
             "m.room.encrypted" => self.hear(&bot, &person, event, json, batch).await,
@@ -209,16 +210,23 @@ impl Room {
         let engine = self.engine.clone();
         let unseen = self.unseen_requests(person)?;
         let mut tx = engine.directory().begin().await;
+        // What has no valid time would be new each time that it is read.
+        let (sent_at, now) = (event.sent_at.unwrap_or_default(), engine.now());
         let message = bot::Message {
             person,
             event_type: kind,
             content,
-            sent_at: event.sent_at.unwrap_or_else(|| engine.now()),
-            now: engine.now(),
+            sent_at,
+            now,
             greeted_at: self.record.control.as_ref().and_then(|it| it.greeted_at),
         };
         let options = engine.bot_options();
-        let answer = bot::answer(&message, &options, &mut tx, &mut *engine.rng())?;
+        let mut answer = bot::answer(&message, &options, &mut tx, &mut *engine.rng())?;
+        if answer.text.is_some() && bot::is_too_old(sent_at, now) {
+            let control = self.record.control.as_mut();
+            let says = control.is_some_and(|control| control.may_remark(Remark::TooOld, now));
+            answer.text = answer.text.filter(|_| says);
+        }
         // The person who asked is answered before other people are told.
         let (tell, before): (Vec<bot::Effect>, Vec<bot::Effect>) = answer
             .effects
@@ -360,8 +368,14 @@ impl Room {
         let bot = &engine.settings().bot;
         let expected = control.person.as_ref();
         let check = bot::check_room(view, bot, expected);
-        let (effects, greet) = control.looked(check);
-        let person = control.person.clone().filter(|_| greet);
+        let is_declined =
+            check == RoomCheck::Leave(RoomProblem::Nobody) && control.was_never_entered();
+        let (mut effects, greet) = control.looked(check);
+        let person = control.person.clone();
+        if is_declined && let Some(person) = &person {
+            effects.splice(..0, self.give_up_telling(person, &mut batch)?);
+        }
+        let person = person.filter(|_| greet);
         let effects: Vec<QueuedEffect> = effects.into_iter().map(QueuedEffect::Control).collect();
         let Some(person) = person else {
             return self.commit(batch, effects);
@@ -470,5 +484,6 @@ fn remark_text(remark: Remark) -> NoticeText {
         Remark::NotUnderstood => bot::texts::not_understood(),
         Remark::UnsignedDevice => bot::texts::unsigned_device(),
         Remark::TooManyDevices => bot::texts::too_many_devices(),
+        Remark::TooOld => bot::texts::too_old(bot::COMMAND_AGE_MAX),
     }
 }

@@ -257,3 +257,29 @@ async fn a_room_to_which_the_person_does_not_come_is_given_up_after_thirty_days(
     assert!(pending.unwrap().is_empty());
     assert!(actor.room.record.control.is_none());
 }
+
+#[tokio::test]
+async fn what_was_to_be_told_to_a_person_who_declines_is_deleted() {
+    let house = House::new().await;
+    let (person, news) = (samuel(), NoticeText::new("news"));
+    let told = house.engine.notify(&person, news, "1".to_owned());
+    told.await.unwrap();
+    let room = house.store.get::<ControlRooms>(&samuel()).unwrap().unwrap();
+    let mut actor = house.actor(&room);
+    steps(&mut actor).await;
+    let notices = || {
+        let all = house
+            .store
+            .scan::<PendingNotices>(&prefix(&samuel()), None, 10);
+        all.unwrap().len()
+    };
+    assert_eq!(notices(), 1);
+    house.fake.put_into_rooms(&samuel(), &[], &[]);
+    let events = EventFactory::room(&room).sender(samuel().as_str());
+    let arrived = InboxItem::Event(events.member(samuel().as_str(), "leave").to_string());
+    let dispatched = actor.room.dispatch(house.engine.next(), arrived);
+    dispatched.await.unwrap();
+    steps(&mut actor).await;
+    assert_eq!(house.fake.membership(&room, &bot()), "leave");
+    assert_eq!(notices(), 0);
+}

@@ -97,7 +97,7 @@ impl Room {
                 continue;
             }
             // A message without recipients is not kept.
-            if conversation.person_at(role, &event.sender).is_some()
+            if conversation.speaker_at(role, &event.sender).is_some()
                 && !conversation.targets_of(role).is_empty()
             {
                 batch.put::<RetainedEvents>(&(self.id.clone(), event.id.clone()), json)?;

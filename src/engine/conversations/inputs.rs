@@ -1,7 +1,7 @@
 //! Handles what happens in a room of a conversation: who joins, and what each event means.
 
 use rand::{CryptoRng, Rng as _};
-use ruma::{OwnedEventId, OwnedRoomId};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 
 use crate::{
     clock::Timestamp,
@@ -261,13 +261,27 @@ impl Room {
         };
         // An event without recipients is not kept.
         let keep = matches!(&input, Input::Event { sender, kind: EventKind::Forwardable, .. }
-            if conversation.person_at(role, sender).is_some()
+            if conversation.speaker_at(role, sender).is_some()
                 && !conversation.targets_of(role).is_empty());
         if keep {
             let key = (self.id.clone(), event.id.clone());
             batch.put::<RetainedEvents>(&key, &json.to_owned())?;
         }
         self.apply(&here.conversation, &[input], batch).await
+    }
+
+    /// Returns whether somebody who joins is in the room by its present state. A homeserver pushes
+    /// also the joins of another server that it refuses, such as those of people who are banned.
+    async fn has_come(&self, event: &RoomEvent, user: &OwnedUserId) -> bool {
+        let here = self.record.conversation.as_ref();
+        let ghost = here.and_then(|here| here.ghosts.first());
+        let is_local = event.sender.server_name() == self.engine.settings().server_name;
+        let Some(ghost) = ghost.filter(|_| !is_local) else {
+            return true;
+        };
+        // A state that cannot be had must not cost a person who has come.
+        let state = self.room_state(ghost).await;
+        state.map_or(true, |state| state.membership(user) == "join")
     }
 
     /// Returns what an event means to the conversation, or `None` if it means nothing.
@@ -279,6 +293,9 @@ impl Room {
     ) -> Result<Option<Input>, EngineError> {
         let engine = &self.engine;
         if let Some((user, membership)) = event.membership() {
+            if membership == "join" && !self.has_come(event, &user).await {
+                return Ok(None);
+            }
             let ghosts = self
                 .record
                 .conversation

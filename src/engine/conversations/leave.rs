@@ -1,5 +1,7 @@
 //! Leaves rooms of conversations, and removes ghosts that were made for them.
 
+use ruma::{OwnedEventId, OwnedRoomId};
+
 use crate::{
     conversation::{Conversation, Input},
     engine::{
@@ -12,8 +14,12 @@ use crate::{
     store::{Batch, prefix},
 };
 
-/// Maximum number of inbox items that are checked.
-const WAITING: usize = 100;
+/// Maximum number of inbox items that are read at a time.
+const PAGE: usize = 100;
+
+/// A membership of a ghost in the inbox: its key, the event if it came as one, and whether it is an
+/// invite.
+type WaitingMembership = ((OwnedRoomId, u64), Option<OwnedEventId>, bool);
 
 impl Room {
     /// Lets all ghosts of the conversation leave this room and destroys their keys of it. A ghost
@@ -115,21 +121,12 @@ impl Room {
     /// of them; once it has left, they would call it back.
     async fn ignore_invites(&self, ghost: &Ghost) -> Result<(), EngineError> {
         let engine = &self.engine;
-        let waiting = engine
-            .store()
-            .scan::<Inbox>(&prefix(&self.id), None, WAITING)?;
         let mut batch = Batch::new();
-        for (key, arrived) in waiting {
-            match arrived {
-                InboxItem::Event(json) | InboxItem::AfterGap(json) => {
-                    let event = RoomEvent::parse(&json, Some(&self.id));
-                    let invites = |event: &RoomEvent| matches!(event.membership(), Some((user, "invite")) if user == *ghost);
-                    if let Some(event) = event.filter(invites) {
-                        engine.mark_seen(&event.id, true, &mut batch)?;
-                    }
-                }
-                InboxItem::Invite { user, .. } if user == *ghost => batch.delete::<Inbox>(&key),
-                _ => {}
+        let waiting = self.waiting_memberships(ghost)?.into_iter();
+        for (key, event, _) in waiting.filter(|(_, _, is_invite)| *is_invite) {
+            match event {
+                Some(event) => engine.mark_seen(&event, true, &mut batch)?,
+                None => batch.delete::<Inbox>(&key),
             }
         }
         // Durable before the ghost leaves: after a crash the old invite would look like a new one.
@@ -141,21 +138,43 @@ impl Room {
         &self,
         ghost: &Ghost,
     ) -> Result<bool, EngineError> {
-        let store = self.engine.store();
-        let waiting = store.scan::<Inbox>(&prefix(&self.id), None, WAITING)?;
-        let mut memberships = waiting
-            .iter()
-            .rev()
-            .filter_map(|(_, arrived)| match arrived {
-                InboxItem::Event(json) | InboxItem::AfterGap(json) => {
-                    let event = RoomEvent::parse(json, Some(&self.id))?;
-                    let (user, membership) = event.membership()?;
-                    (user == *ghost).then_some(membership == "invite")
+        let waiting = self.waiting_memberships(ghost)?;
+        Ok(waiting.last().is_some_and(|(_, _, is_invite)| *is_invite))
+    }
+
+    /// Returns the memberships of a ghost that wait in the inbox, in order: the key, the event if it
+    /// came as one, and whether it is an invite.
+    fn waiting_memberships(&self, ghost: &Ghost) -> Result<Vec<WaitingMembership>, EngineError> {
+        let mut found = Vec::new();
+        let mut after = None;
+        loop {
+            let room = prefix(&self.id);
+            let store = self.engine.store();
+            let page = store.scan::<Inbox>(&room, after.as_ref(), PAGE)?;
+            let Some((last, _)) = page.last() else {
+                return Ok(found);
+            };
+            after = Some(last.clone());
+            for (key, arrived) in page {
+                match arrived {
+                    InboxItem::Event(json) | InboxItem::AfterGap(json) => {
+                        let Some(event) = RoomEvent::parse(&json, Some(&self.id)) else {
+                            continue;
+                        };
+                        if let Some((user, membership)) = event.membership()
+                            && user == *ghost
+                        {
+                            let is_invite = membership == "invite";
+                            found.push((key, Some(event.id), is_invite));
+                        }
+                    }
+                    InboxItem::Invite { user, .. } if user == *ghost => {
+                        found.push((key, None, true));
+                    }
+                    _ => {}
                 }
-                InboxItem::Invite { user, .. } => (user == ghost).then_some(true),
-                _ => None,
-            });
-        Ok(memberships.next() == Some(true))
+            }
+        }
     }
 
     pub(in crate::engine) async fn delete_ghosts(

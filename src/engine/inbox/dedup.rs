@@ -173,10 +173,13 @@ impl Engine {
         Ok(false)
     }
 
-    /// Returns whether an event is so old that its arrival may have been forgotten.
+    /// Returns whether an event is so old that its arrival may have been forgotten. One that has no
+    /// valid time, or one far in the future, may be of any age.
     pub(in crate::engine) fn may_be_forgotten(&self, event: &RoomEvent) -> bool {
-        let horizon = self.now() - (SEEN_FOR - CLOCKS);
-        event.sent_at.is_some_and(|at| at < horizon)
+        let now = self.now();
+        let horizon = now - (SEEN_FOR - CLOCKS);
+        let is_new = |at: Timestamp| (horizon..=now + CLOCKS).contains(&at);
+        !event.sent_at.is_some_and(is_new)
     }
 
     /// Returns whether an event of this room was forwarded.

@@ -1,8 +1,9 @@
 //! Keeps the order of a conversation's events where some may have been lost.
 //!
-//! If the homeserver loses an event, a ghost's `/sync` brings it later, which is early enough for
-//! an introduction. A conversation promises an order, so after a possible gap its room's history is
-//! read up to the next event before anything more is forwarded from there.
+//! If the homeserver loses an event, a ghost's `/sync` brings it later, which is early enough while
+//! a ghost introduces. A conversation promises an order, so after a possible gap its room's history
+//! is read up to the next event before anything more is forwarded from there. The same happens where
+//! people talk with the bot, and where a ghost waits for days.
 //!
 //! The other gap is between two homeservers. After a cut the other one sends its newest event, ours
 //! fetches a few before it and pushes those. The older ones it fetches only when somebody reads the
@@ -11,10 +12,7 @@
 //! This file detects possible gaps. `actors::backfill` reads the history there, and `inbox::sync`
 //! reads the history that a limited sync left out.
 
-use std::{
-    sync::{PoisonError, atomic::Ordering},
-    time::Duration,
-};
+use std::sync::{PoisonError, atomic::Ordering};
 
 use ruma::{OwnedRoomId, UserId};
 use serde::Deserialize;
@@ -27,8 +25,6 @@ use crate::{
 
 /// Maximum number of rooms whose last check is remembered. Beyond it, all rooms are checked again.
 const ROOMS: usize = 10_000;
-/// How old an event of another homeserver is at most when it arrives without a detour.
-const LATE: Duration = Duration::from_secs(10);
 /// Maximum number of pages that are read back for one gap: enough for all that a homeserver may
 /// have queued before it went down, while memory stays bounded.
 pub(in crate::engine) const BACKFILL_PAGES_MAX: usize = 300;
@@ -49,22 +45,31 @@ impl Engine {
 }
 
 impl Engine {
-    /// Returns whether the history before an event in a conversation's room has to be read: the
-    /// event is the first there since events may have been lost, or it is late.
+    /// Returns whether the history before an event has to be read: somebody reads here whatever is
+    /// written, and the event is the first in the room since events may have been lost, or others
+    /// of its server may be missing before it.
     pub(in crate::engine) fn is_after_gap(&self, event: &RoomEvent) -> Result<bool, StoreError> {
-        if !self.is_first_since_gap(&event.room) && !self.is_late(event) {
+        // Both learn from each event.
+        let is_first = self.is_first_since_gap(&event.room);
+        if !self.may_hide_others(event) && !is_first {
             return Ok(false);
         }
-        let record = self.store().get::<Rooms>(&event.room)?;
-        Ok(record.is_some_and(|record| record.conversation.is_some()))
+        let record = self.store().get::<Rooms>(&event.room)?.unwrap_or_default();
+        Ok(record.history_reader(&self.settings().bot).is_some())
     }
 
-    /// Returns whether an event of another homeserver comes late. Its sender chooses the time; a
-    /// wrong one costs a look at the history.
-    fn is_late(&self, event: &RoomEvent) -> bool {
-        let sent_at = event.sent_at;
-        let age = sent_at.map_or(event.age, |sent_at| self.now().since(sent_at));
-        event.sender.server_name() != self.settings().server_name && age > LATE
+    /// Returns whether an event of another server comes late, or after a silence of its server. The
+    /// server chooses its time; a wrong one costs a look at the history.
+    fn may_hide_others(&self, event: &RoomEvent) -> bool {
+        let server = event.sender.server_name();
+        if server == self.settings().server_name {
+            return false;
+        }
+        let now = self.now();
+        let sent_at = event.sent_at.unwrap_or(now - event.age);
+        let clocks = self.0.server_clocks.lock();
+        let mut clocks = clocks.unwrap_or_else(PoisonError::into_inner);
+        clocks.hear(server, &event.room, sent_at, now)
     }
 
     /// Returns whether a room was not checked since events may have been lost, and notes that it is

@@ -10,6 +10,7 @@ pub(in crate::engine) mod gap;
 #[cfg(test)]
 pub(in crate::engine) mod property_tests;
 pub(in crate::engine) mod requeue;
+pub(in crate::engine) mod server_clocks;
 pub(in crate::engine) mod sync;
 pub(in crate::engine) mod to_device;
 #[cfg(test)]

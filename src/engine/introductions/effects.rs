@@ -194,7 +194,12 @@ impl Room {
             .machines()
             .expect_room(&introduction.ghost, &self.id)
             .await?;
-        engine.enter(&introduction.ghost, &self.id, asker).await
+        engine.enter(&introduction.ghost, &self.id, asker).await?;
+        // From here on this room alone waits for its server, which may be slow to show its history.
+        if asker.server_name() != engine.settings().server_name {
+            self.place = None;
+        }
+        Ok(())
     }
 
     /// Reads the room's state. Messages since the ghost's invite have been handled by now.

@@ -91,7 +91,7 @@ impl Room {
     }
 
     /// Returns the effect that declines a request to verify a ghost's keys, if this event is one.
-    fn declined_verification(&self, event: &RoomEvent) -> Vec<QueuedEffect> {
+    fn declined_verification(&mut self, event: &RoomEvent) -> Vec<QueuedEffect> {
         if !event.is_verification_request() {
             return Vec::new();
         }
@@ -104,14 +104,18 @@ impl Room {
                 && of.as_ref() == Some(&*introduction.ghost)
         };
         let ghosts = self.record.introductions.iter().filter(addressed);
-        ghosts
+        let declines: Vec<QueuedEffect> = ghosts
             .map(|introduction| QueuedEffect::Introduction {
                 ghost: introduction.ghost.clone(),
                 effect: Effect::DeclineVerification {
                     event: event.id.clone(),
                 },
             })
-            .collect()
+            .collect();
+        if declines.is_empty() || !self.may_decline_verification() {
+            return Vec::new();
+        }
+        declines
     }
 
     async fn what_was_said(

@@ -449,3 +449,19 @@ async fn what_comes_while_it_is_handled_out_of_a_history_is_not_lost_if_that_fai
     assert_eq!(chat.waiting_events(), [id_of(line.get())]);
     assert!(engine.is_durable(chat.waiting()[0].0));
 }
+
+#[tokio::test]
+async fn what_was_deleted_before_it_came_is_no_message() {
+    let mut chat = Chat::in_phase(Phase::Listening { until: NOW }).await;
+    let before = chat.room.record.introductions.clone();
+    let deleted = EventFactory::room(here()).event("m.room.encrypted", "$deleted", json!({}));
+    let arrived = InboxItem::Event(deleted.to_string());
+    let number = chat.room.engine.next();
+    chat.room.dispatch(number, arrived).await.unwrap();
+    assert_eq!(chat.room.record.introductions, before);
+    let due = chat
+        .store
+        .scan::<Outbox>(&prefix(&here().to_owned()), None, 10)
+        .unwrap();
+    assert!(due.is_empty());
+}

@@ -48,4 +48,14 @@ async fn a_request_to_verify_a_ghost_is_declined_and_not_taken_for_a_message() {
     let event = "$request1".try_into().unwrap();
     assert_eq!(effects, [Effect::DeclineVerification { event }]);
     assert_eq!(room.record.introductions, [introduction]);
+
+    // Of a flood few are declined.
+    for n in 3..=200 {
+        let number = engine.next();
+        room.dispatch(number, request(n, sam.as_str()))
+            .await
+            .unwrap();
+    }
+    let due = store.scan::<Outbox>(&prefix(&id), None, 1000).unwrap();
+    assert_eq!(due.len(), 5);
 }

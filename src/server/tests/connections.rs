@@ -137,6 +137,23 @@ async fn two_connections_that_take_turns_are_no_gap_and_new_ones_after_them_are(
     running.stop().await;
 }
 
+/// A reverse proxy between the homeserver and us may do this.
+#[tokio::test]
+async fn a_connection_for_each_transaction_is_no_gap_for_long() {
+    let running = start(Limits::default(), FakeAppservice::new()).await;
+    for n in 1..=20 {
+        let mut stream = running.connect().await;
+        let request = format!("{}{{}}", head(&n.to_string(), 2));
+        stream.write_all(request.as_bytes()).await.unwrap();
+        assert_eq!(status(&mut stream).await, 200);
+        stream.shutdown().await.unwrap();
+        assert_eq!(rest(&mut stream).await, b"");
+    }
+    let transactions = running.appservice.transactions();
+    assert!(transactions[4..].iter().all(|it| !it.after_gap));
+    running.stop().await;
+}
+
 #[tokio::test]
 async fn a_body_in_drips_is_taken_when_it_is_whole_and_not_before() {
     let running = start(Limits::default(), FakeAppservice::new()).await;

@@ -1,6 +1,12 @@
 //! What people write to the bot, read and answered or not.
 
+use std::time::Duration;
+
 use super::*;
+use crate::{
+    engine::{inbox::dedup::SEEN_FOR, records::Inbox},
+    matrix::Transaction,
+};
 
 #[tokio::test]
 async fn clear_messages_are_answered_once_a_minute() {
@@ -90,6 +96,106 @@ async fn what_was_written_long_ago_is_not_answered_again() {
 }
 
 #[tokio::test]
+async fn what_has_no_valid_time_is_not_answered_again() {
+    let house = House::new().await;
+    let room = owned_room_id!("!control:hs.test");
+    let mut actor = house.control_room(&room);
+    let day = Duration::from_secs(24 * 60 * 60);
+    let in_a_year = json!(NOW.0 + 365 * 86_400_000);
+    let events = [json!(-1), in_a_year].into_iter().zip(["$never", "$ahead"]);
+    let history = events.map(|(sent_at, id)| {
+        let events = EventFactory::room(&room).sender(samuel().as_str());
+        let content = json!({"msgtype": "m.text", "body": "hi"});
+        let mut event = events.event("m.room.message", id, content);
+        event["origin_server_ts"] = sent_at;
+        event
+    });
+    let history: Vec<Value> = history.collect();
+    for event in &history {
+        let arrived = InboxItem::Event(event.to_string());
+        let dispatched = actor.room.dispatch(house.engine.next(), arrived);
+        dispatched.await.unwrap();
+    }
+    assert_eq!(house.due(&room).len(), 1, "once a minute");
+    for _ in 0..2 {
+        house.clock.advance(SEEN_FOR + day);
+        house.engine.forget_old_arrivals().await.unwrap();
+    }
+    house.fake.put_history(room.as_str(), history);
+    let look = QueuedEffect::Control(ControlEffect::Look);
+    actor.room.backfill_for(&look).await.unwrap();
+    assert_eq!(house.due(&room).len(), 1);
+}
+
+/// Somebody of another server writes to the bot.
+#[tokio::test]
+async fn what_was_written_to_the_bot_while_the_servers_were_apart_is_read() {
+    let house = House::new().await;
+    let room = owned_room_id!("!control:hs.test");
+    let mut actor = house.control_room(&room);
+    let bob = ids::Person::new(owned_user_id!("@bob:far.example"));
+    house.fake.add_room(&room, &[&bob, &bot()]);
+    actor.room.record.control.as_mut().unwrap().person = Some(bob.clone());
+    actor.room.commit(Batch::new(), []).unwrap();
+    let by_bob = |id: &str, minutes: u32| {
+        let sent_at = house.engine.now() - Duration::from_secs(60) * minutes;
+        let events = EventFactory::room(&room).sender(bob.as_str());
+        let content = json!({"msgtype": "m.text", "body": "hi"});
+        events.sent_at(sent_at).event("m.room.message", id, content)
+    };
+    let mut receive = async |event: Value| {
+        let body = json!({"events": [event]}).to_string();
+        let body = Transaction::parse(body.as_bytes()).unwrap();
+        house.engine.accept_transaction(body).await.unwrap();
+        let arrived = house.store.scan::<Inbox>(&prefix(&room), None, 10);
+        for ((_, number), item) in arrived.unwrap() {
+            actor.room.dispatch(number, item).await.unwrap();
+        }
+    };
+    house.fake.put_history(room.as_str(), Vec::new());
+    receive(by_bob("$before", 0)).await;
+    let history = vec![by_bob("$two", 5), by_bob("$one", 5), by_bob("$before", 6)];
+    house.fake.put_history(room.as_str(), history);
+    receive(by_bob("$three", 4)).await;
+    for id in ["$one", "$two", "$three"] {
+        let seen = house.engine.seen(id.try_into().unwrap()).unwrap();
+        assert!(seen.is_some_and(|seen| seen.handled), "{id}");
+    }
+    let requests = house.requests_to("/context/");
+    receive(by_bob("$four", 0)).await;
+    assert_eq!(house.requests_to("/context/"), requests);
+}
+
+#[tokio::test]
+async fn old_commands_that_come_together_are_answered_once() {
+    let house = House::new().await;
+    let room = owned_room_id!("!room:hs.test");
+    let mut actor = house.control_room(&room);
+    let machines = house.engine.machines();
+    machines.expect_room(&bot(), &room).await.unwrap();
+    let person = Person::new(&house.fake, samuel().as_str()).await;
+    let mut old = Vec::new();
+    for _ in 0..30 {
+        let content = r#"{"msgtype":"m.text","body":"handles"}"#;
+        old.push(person.says_content(&room, &[&bot()], content).await);
+    }
+    let device = machines.device_of(&bot()).unwrap().unwrap();
+    let keys = house.fake.take_incoming(&bot(), &device);
+    machines.receive_and_respond(&bot(), keys).await.unwrap();
+    house.clock.advance(Duration::from_secs(15 * 60));
+    for event in old {
+        let arrived = InboxItem::Event(event.get().to_owned());
+        let dispatched = actor.room.dispatch(house.engine.next(), arrived);
+        dispatched.await.unwrap();
+    }
+    let due = house.due(&room);
+    let [ControlEffect::SendNotice { notice, .. }] = &due[..] else {
+        panic!("{due:?}");
+    };
+    assert!(notice.plain.contains("15 minutes"), "{}", notice.plain);
+}
+
+#[tokio::test]
 async fn a_request_to_verify_the_bot_is_declined_each_time_and_explained_once() {
     let house = House::new().await;
     let room = owned_room_id!("!control:hs.test");
@@ -105,6 +211,37 @@ async fn a_request_to_verify_the_bot_is_declined_each_time_and_explained_once() 
     let decline = "bot-decline-verification";
     let all = [decline, "bot-send-notice", decline];
     assert_eq!(kinds(&house.due(&room)), all);
+
+    // Of a flood few are declined.
+    for (minute, declined) in [(0, 5), (1, 10)] {
+        for n in 0..100 {
+            let content = json!({"msgtype": "m.key.verification.request", "to": bot()});
+            let request = events.event("m.room.message", &format!("$flood{minute}.{n}"), content);
+            let arrived = InboxItem::Event(request.to_string());
+            let number = house.engine.next();
+            actor.room.dispatch(number, arrived).await.unwrap();
+        }
+        let due = house.due(&room);
+        assert_eq!(
+            kinds(&due).iter().filter(|it| **it == decline).count(),
+            declined
+        );
+        house.clock.advance(Duration::from_secs(60));
+    }
+}
+
+#[tokio::test]
+async fn a_command_that_was_deleted_before_it_came_is_not_answered() {
+    let house = House::new().await;
+    let room = owned_room_id!("!control:hs.test");
+    let mut actor = house.control_room(&room);
+    let events = EventFactory::room(&room).sender(samuel().as_str());
+    let deleted = events.event("m.room.encrypted", "$deleted", json!({}));
+    let arrived = InboxItem::Event(deleted.to_string());
+    let dispatched = actor.room.dispatch(house.engine.next(), arrived);
+    dispatched.await.unwrap();
+    assert!(house.due(&room).is_empty());
+    assert_eq!(actor.room.record.control.unwrap().waiting, []);
 }
 
 #[tokio::test]

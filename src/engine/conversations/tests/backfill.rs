@@ -195,6 +195,32 @@ async fn of_many_late_events_only_the_first_costs_a_look_at_the_history() {
     assert_eq!(it.requests("/context/"), 2);
 }
 
+#[tokio::test]
+async fn a_server_whose_clock_is_wrong_costs_no_look_and_hides_no_gap() {
+    for skew in [-15_i64, 300] {
+        let mut it = talk_with_bob().await;
+        // What the clock of Bob's server shows.
+        let engine = it.engine.clone();
+        let shown = || Timestamp(engine.now().0.checked_add_signed(skew * 1000).unwrap());
+        // His server was silent, and is unknown.
+        it.clock.advance(Duration::from_secs(2 * 60 * 60));
+        it.receive(&[by_bob("$one", shown())]).await;
+        let looks = it.requests("/context/");
+        for id in ["$two", "$three", "$four"] {
+            it.clock.advance(Duration::from_secs(400));
+            it.receive(&[by_bob(id, shown())]).await;
+        }
+        assert_eq!(it.requests("/context/"), looks, "a clock {skew} s ahead");
+        // A cut of a minute.
+        let written = shown();
+        it.clock.advance(Duration::from_secs(60));
+        let history = ["$seven", "$six", "$five"].map(|id| by_bob(id, written));
+        it.fake.put_history(origin().as_str(), history.to_vec());
+        it.receive(&[by_bob("$eight", written)]).await;
+        assert_eq!(it.carries()[4..], ["$five", "$six", "$seven", "$eight"]);
+    }
+}
+
 /// A group of Alice, Bob of another homeserver, and `@sam`. Nothing was lost so far.
 async fn group_with_bob() -> Talk {
     let mut group = talk();
@@ -206,6 +232,32 @@ async fn group_with_bob() -> Talk {
     let it = Talk::at(origin(), &group).await;
     it.engine.machines().provision(&sam(), "Sam").await.unwrap();
     it
+}
+
+/// Synapse pushes what it refuses, such as an event of a person who is banned that their server
+/// dates to before the ban.
+#[tokio::test]
+async fn a_join_that_the_room_does_not_know_of_lets_nobody_in() {
+    let mut it = group_with_bob().await;
+    let bob = testing::person("@bob:far.example").clone();
+    let is_here = |it: &Talk| {
+        let talk = it.store.get::<Conversations>(&id()).unwrap().unwrap();
+        talk.speaker_at(RoomRole::Origin, &bob).is_some()
+    };
+    let bobs = EventFactory::room(&origin()).sender(bob.as_str());
+    let alice = user_id!("@alice:hs.test");
+    it.fake.add_room(&origin(), &[alice, &sam(), &bob]);
+    it.receive(&[bobs.member(bob.as_str(), "leave")]).await;
+    assert!(!is_here(&it));
+    it.fake.put_into_rooms(&bob, &[], &[]);
+    it.receive(&[bobs.member(bob.as_str(), "join")]).await;
+    assert!(!is_here(&it));
+    // He is invited again.
+    it.fake.put_into_rooms(&bob, &[origin().as_str()], &[]);
+    let mut again = bobs.member(bob.as_str(), "join");
+    again["event_id"] = json!("$again");
+    it.receive(&[again]).await;
+    assert!(is_here(&it));
 }
 
 #[tokio::test]

@@ -126,6 +126,25 @@ async fn a_ghost_leaves_although_the_invite_that_it_came_by_was_not_handled_yet(
     assert!(it.fake.rooms_of(&ghost).is_empty());
 }
 
+#[tokio::test]
+async fn an_invite_behind_many_messages_is_seen() {
+    let (mut it, ghost) = without_kim().await;
+    it.fake.put_into_rooms(&ghost, &[], &[origin().as_str()]);
+    let machines = it.engine.machines().clone();
+    machines.expect_room(&ghost, &origin()).await.unwrap();
+    let mut batch = Batch::new();
+    for n in 0..150 {
+        let arrived = InboxItem::Event(message(&format!("$m{n}"), NOW).to_string());
+        let key = (origin(), it.engine.next());
+        batch.put::<Inbox>(&key, &arrived).unwrap();
+    }
+    it.store.apply(batch).unwrap();
+    it.invite_arrives(&ghost);
+    it.leaves().await;
+    assert!(!it.asked_to_leave(), "that would decline the invite");
+    assert!(machines.expects_room(&ghost, &origin()).unwrap());
+}
+
 /// Else it would decline the invite, and never come back.
 #[tokio::test]
 async fn a_ghost_that_was_sent_away_does_not_leave_what_it_may_be_invited_to_again() {
@@ -227,7 +246,7 @@ async fn a_decline_that_overtakes_the_answer_to_the_invite_is_final() {
     let number = it.put_due(Effect::EnsurePortal { person: 1 });
     it.carry_out(number).await;
     let known = it.store.get::<Conversations>(&id()).unwrap().unwrap();
-    assert!(known.ended && known.people[1].home.is_closed());
+    assert!(known.ended && !known.people[1].takes_part());
     let again = it.put_due(Effect::EnsurePortal { person: 1 });
     it.carry_out(again).await;
     let log = it.fake.log();

@@ -40,6 +40,28 @@ async fn a_message_that_was_deleted_while_it_waited_is_never_sent() {
     assert_eq!(it.talk.fake.sent(&portal()), 1);
 }
 
+/// The homeserver pushes what is left of it.
+#[tokio::test]
+async fn of_a_message_that_was_deleted_before_it_came_nothing_is_said() {
+    let mut it = TwoPeople::begin(true).await;
+    let mut deleted = it
+        .alice_sends(&json!({"msgtype": "m.text", "body": "hm"}))
+        .await;
+    deleted["content"] = json!({});
+    let by = redaction(&deleted, "@alice:hs.test");
+    deleted["unsigned"] = json!({"redacted_because": by});
+    it.push(&[deleted.clone(), by]).await;
+    it.go_on().await;
+    assert_eq!(it.talk.fake.sent(&portal()), 0);
+    assert_eq!(it.told_to_alice().await, [""; 0]);
+    assert!(!it.talk.is_kept(deleted["event_id"].as_str().unwrap()));
+
+    // What follows does not wait for it.
+    it.alice_says("hello").await;
+    it.go_on().await;
+    assert_eq!(it.talk.fake.sent(&portal()), 1);
+}
+
 #[tokio::test]
 async fn an_edit_of_a_deleted_message_is_not_sent_as_a_new_one() {
     let mut it = TwoPeople::begin(false).await;

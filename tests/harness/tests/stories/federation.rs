@@ -116,12 +116,15 @@ async fn link(from: u16, to: u16) -> Result<watch::Sender<bool>> {
 /// How many messages each of three people writes while the servers are apart. Ours asks for up to
 /// ten by itself; the others it fetches only when somebody reads the room's history.
 const WRITTEN_APART: [(&str, usize); 3] = [("bob", 5), ("carol", 25), ("dave", 300)];
+/// How many commands a person of the other server writes to the bot meanwhile. The bot answers up to
+/// twenty in a minute.
+const COMMANDS: usize = 15;
 /// How old a message of another homeserver is at most if it came without a detour, and a little
 /// more: a cut of servers that are restarted lasts longer.
 const LATE: Duration = Duration::from_secs(11);
 /// Within what time everything has to arrive once the servers reach each other again. It takes some
-/// twenty seconds where nothing else runs, and many times as long on a busy machine.
-const AFTER_THE_CUT: Duration = Duration::from_secs(180);
+/// twenty seconds where nothing else runs.
+const AFTER_THE_CUT: Duration = Duration::from_secs(60);
 
 /// Somebody of the other homeserver, who talks to the masked Sam.
 struct Writer {
@@ -228,8 +231,19 @@ async fn what_was_said_while_the_servers_were_apart_arrives_in_order() -> Result
         writers.push(Writer::meets(world, &sam, person, count).await?);
     }
 
+    let erin = Person::register(&servers.there, "erin").await?;
+    let commands = world.control_room(&erin).await?;
+    commands.asks(&world.bot()?, "whoami").await?;
+
     servers.link.send_replace(false);
-    try_join_all(writers.iter().map(Writer::writes)).await?;
+    let written = writers.iter().map(Writer::writes);
+    let asked = async {
+        for _ in 0..COMMANDS {
+            commands.says("whoami").await?;
+        }
+        Ok(())
+    };
+    tokio::try_join!(try_join_all(written), asked)?;
     let written = Instant::now();
     // Their server forgets what it has not sent: it catches up by sending its newest messages.
     servers.there.stop().await?;
@@ -246,6 +260,17 @@ async fn what_was_said_while_the_servers_were_apart_arrives_in_order() -> Result
         let left = until.saturating_duration_since(Instant::now());
         writer.is_read(&sam, left).await?;
     }
+    let answers = |log: &Log| {
+        let texts = log.texts_in(commands.id()).into_iter();
+        texts
+            .filter(|(_, text)| text.starts_with("You're "))
+            .count()
+    };
+    let left = until.saturating_duration_since(Instant::now());
+    let all = |log: &Log| (answers(log) > COMMANDS).then_some(());
+    erin.until_within(left, "an answer to each command", all)
+        .await?;
+    ensure!(answers(erin.log()) == COMMANDS + 1);
     println!("all has arrived after {:?}", connected.elapsed());
     Ok(())
 }
