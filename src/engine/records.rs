@@ -391,4 +391,4 @@ pub(in crate::engine) struct Copy {
 
 #[cfg(test)]
 #[path = "records_tests.rs"]
-mod tests;
+pub(in crate::engine) mod tests;

@@ -160,16 +160,16 @@ impl RoomActor {
         if let Some(((_, number), arrived)) = arrived.into_iter().next() {
             let given = arrived.clone();
             let dispatched = self.room.dispatch(number, arrived).await;
-            if let Err(error) = &dispatched {
-                engine.restore_missing_user(error).await;
+            let Err(error) = dispatched else {
+                return Ok(true);
+            };
+            engine.restore_missing_user(&error).await;
+            let error = engine.unless_outage(error).await;
+            if self.room.retries(number, Retry::of_arrival(&given), &error) {
+                return Err(error);
             }
-            match dispatched {
-                Err(error) if !self.room.retries(number, Retry::INBOX_ITEM, &error) => {
-                    tracing::error!(room = %self.room.id, %error, "an inbox item is given up");
-                    self.room.give_up(number, given).await?;
-                }
-                taken => taken?,
-            }
+            tracing::error!(room = %self.room.id, %error, "an inbox item is given up");
+            self.room.give_up(number, given).await?;
             return Ok(true);
         }
         self.tick().await
@@ -180,6 +180,7 @@ impl RoomActor {
         let due = self.wake().is_some_and(|at| at <= self.room.engine.now());
         if due {
             self.room.tick_introductions()?;
+            self.room.wait_during_outage().await;
             self.room.tick_control()?;
             self.room.tick_calls().await?;
         }

@@ -50,17 +50,22 @@ impl Room {
         if let Err(error) = &done {
             self.engine.restore_missing_user(error).await;
         }
-        match done {
-            Ok(()) => Ok(()),
-            Err(error) if self.retries_effect(number, &what, &error) => {
-                self.tell_of_waiting(&what, &error).await?;
-                Err(error)
-            }
-            Err(error) => {
-                tracing::info!(room = %self.id, kind = what.kind(), %error, "an effect is given up");
-                self.give_up_effect(number, what, &error).await
-            }
+        let Err(error) = done else {
+            return Ok(());
+        };
+        let mut error = self.engine.unless_outage(error).await;
+        let mut is_retried = self.retries_effect(number, &what, &error);
+        // What has not come may come when the homeserver is back.
+        if !is_retried && error.is_on_its_way() && self.engine.homeserver_is_down().await {
+            error = EngineError::HomeserverDown(Box::new(error));
+            is_retried = self.retries_effect(number, &what, &error);
         }
+        if is_retried {
+            self.tell_of_waiting(&what, &error).await?;
+            return Err(error);
+        }
+        tracing::info!(room = %self.id, kind = what.kind(), %error, "an effect is given up");
+        self.give_up_effect(number, what, &error).await
     }
 
     async fn perform(&mut self, number: u64, what: &QueuedEffect) -> Result<(), EngineError> {

@@ -432,6 +432,20 @@ impl Room {
         Ok(effects)
     }
 
+    /// Waits anew for the keys of all waiting messages if they cannot come, because the homeserver is
+    /// down.
+    pub(in crate::engine) async fn wait_during_outage(&mut self) {
+        let now = self.engine.now();
+        let control = self.record.control.as_ref();
+        let is_late = control.is_some_and(|control| control.is_late(now));
+        if is_late
+            && self.engine.homeserver_is_down().await
+            && let Some(control) = &mut self.record.control
+        {
+            control.wait_anew(now);
+        }
+    }
+
     pub(in crate::engine) fn tick_control(&mut self) -> Result<(), EngineError> {
         let now = self.engine.now();
         let Some(control) = &mut self.record.control else {

@@ -47,7 +47,7 @@ impl Room {
         if let Some(conversation) = conversation.filter(|known| known.ended)
             && let Effect::ForwardEvent { sender, .. } = effect
         {
-            self.send_too_late_notice(conversation, *sender).await;
+            self.send_too_late_notice(conversation, *sender).await?;
         }
         let inputs = if *effect == Effect::LeaveRoom {
             self.leave_conversation_room(id, conversation, true, &mut batch)

@@ -10,7 +10,7 @@ use crate::{
         records::{Conversations, QueuedEffect},
         room::Room,
     },
-    matrix::MatrixError,
+    matrix::{Fate, MatrixError},
     relay::TranslateError,
     store::Batch,
 };
@@ -169,19 +169,26 @@ impl Room {
     }
 
     /// Tells the senders of messages that were still waiting when the conversation ended. One
-    /// notice covers all of them, since they have the same cause.
+    /// notice covers all of them, since they have the same cause. Fails only while the homeserver is
+    /// away.
     pub(in crate::engine) async fn send_too_late_notice(
         &self,
         conversation: &Conversation,
         from: usize,
-    ) {
+    ) -> Result<(), EngineError> {
         let notice = Notice::NotForwarded {
             text: SENT_TOO_LATE.to_owned(),
         };
         let home = conversation.home_of(from);
         let said = self.send_notice_in_conversation(conversation, home, &notice, "too late");
-        if let Err(error) = said.await {
-            tracing::info!(room = %self.id, %error, "a notice about undelivered messages could not be sent");
+        let Err(error) = said.await else {
+            return Ok(());
+        };
+        let error = self.engine.unless_outage(error).await;
+        if error.fate() == Fate::Away {
+            return Err(error);
         }
+        tracing::info!(room = %self.id, %error, "a notice about undelivered messages could not be sent");
+        Ok(())
     }
 }

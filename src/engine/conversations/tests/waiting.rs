@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     crypto::CryptoError,
     engine::{conversations::failures::not_delivered, event::RoomEvent},
-    testing::When,
+    testing::{Outage, When},
 };
 
 #[tokio::test]
@@ -382,4 +382,69 @@ async fn lost_sessions_are_remembered_for_a_week_and_few_of_a_room() {
     it.clock.advance(7 * DAY - Duration::from_secs(5));
     it.engine.forget_lost_sessions().unwrap();
     assert_eq!(known(&it), 5);
+}
+
+#[tokio::test]
+async fn what_is_written_during_an_outage_arrives_once_and_nobody_is_told_anything() {
+    let minute = Duration::from_secs(60);
+    for outage in [Outage::Failing(500), Outage::Proxy(504)] {
+        let mut it = TwoPeople::begin(true).await;
+        it.alice_says("first").await;
+        it.talk.fake.begin_outage(outage);
+        for wait in [0, 11, 54, 60] {
+            it.talk.clock.advance(wait * minute);
+            it.go_on().await;
+            assert_eq!(it.talk.carries().len(), 1, "{outage:?}: it waits");
+        }
+        it.talk.fake.end_outage();
+        it.talk.clock.advance(minute);
+        it.go_on().await;
+        assert_eq!(it.talk.fake.sent(&portal()), 1, "{outage:?}");
+        assert_eq!(it.told_to_alice().await, [""; 0], "{outage:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_is_to_be_told_of_a_lost_message_is_told_later_if_that_fails_too() {
+    let minute = Duration::from_secs(60);
+    let mut it = TwoPeople::begin(true).await;
+    // The homeserver answers, and can send nothing.
+    it.talk.fake.refuse("/send/", 500);
+    it.alice_says("hello?").await;
+    let pauses = [0, 5, 6, 0, 5, 4];
+    for pause in pauses {
+        it.talk.clock.advance(pause * minute);
+        let actor = &mut it.talk.actor;
+        while let Ok(true) = actor.step().await {}
+    }
+    assert_eq!(it.talk.carries(), [""; 0], "it is given up");
+    assert_eq!(it.talk.notices(&origin()).len(), 1);
+    it.talk.fake.refuse_nothing();
+    it.go_on().await;
+    assert_eq!(it.told_to_alice().await, [not_delivered(&talk())]);
+}
+
+#[tokio::test]
+async fn a_key_that_cannot_come_during_an_outage_is_waited_for() {
+    let (mut it, alice) = with_alice().await;
+    let event = alice.says(&origin(), &[&sam()], "hello").await;
+    let event: Value = serde_json::from_str(event.get()).unwrap();
+    let device = it.engine.machines().device_of(&sam()).unwrap().unwrap();
+    let key = it.fake.take_incoming(&sam(), &device);
+    it.keep(&event);
+    let id = event["event_id"].as_str().unwrap();
+    let number = it.put_due(forward(id, RoomRole::Portal(1), true));
+    assert!(!it.try_again(number).await, "its key has not come");
+    it.fake.begin_outage(Outage::Failing(503));
+    for _ in 0..3 {
+        it.clock.advance(Duration::from_secs(61));
+        assert!(!it.try_again(number).await, "nobody knows whether it comes");
+    }
+    it.fake.end_outage();
+    it.clock.advance(Duration::from_secs(61));
+    let machines = it.engine.machines().clone();
+    machines.receive_and_respond(&sam(), key).await.unwrap();
+    assert!(it.try_again(number).await);
+    assert_eq!(it.fake.sent(&portal()), 1);
+    assert_eq!(it.notices(&origin()), []);
 }
