@@ -18,6 +18,8 @@
 //! | given up | who is told |
 //! |---|---|
 //! | an encrypted message in the inbox | its sender (`actors::give_up`) |
+//! | a ghost's invite in the inbox | the inviter: it is declined |
+//! | a notice of the bot in the inbox | its person, when they next have a control room |
 //! | a leaving | nobody: the keys of the room are destroyed all the same |
 //! | another effect of an introduction | [`crate::introduction::decide`], which decides what follows |
 //! | an effect of a conversation | the sender of the message (`conversations::failures`) |

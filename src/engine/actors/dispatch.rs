@@ -238,7 +238,7 @@ impl Room {
 /// sent: Synapse appends the event as it is, with its time. The entries of the
 /// inviting server itself come before the invite, and it can add invites that others never sent: if
 /// two of them disagree, the asker is unknown.
-fn asker_of(
+pub(in crate::engine) fn asker_of(
     user: &OwnedUserId,
     state: &[Box<RawValue>],
 ) -> Option<(OwnedUserId, Option<Timestamp>)> {

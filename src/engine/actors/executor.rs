@@ -93,8 +93,9 @@ impl Room {
         match what {
             QueuedEffect::Introduction { ghost, effect } => {
                 self.give_up_introduction(number, &ghost, effect, error)
+                    .await
             }
-            QueuedEffect::Control(effect) => self.give_up_control(number, &effect, error),
+            QueuedEffect::Control(effect) => self.give_up_control(number, &effect, error).await,
             QueuedEffect::Conversation {
                 conversation,
                 effect,
