@@ -400,6 +400,7 @@ fn what_ghosts_say() {
         IntroductionNotice::NotPassedOn,
         IntroductionNotice::NotPassedOnInGroup,
         IntroductionNotice::MoreNotPassedOn,
+        IntroductionNotice::NotTakenBack,
         IntroductionNotice::UnsignedDevice,
         IntroductionNotice::TooManyDevices,
         IntroductionNotice::OwnerNotInvitable,

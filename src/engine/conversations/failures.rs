@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    conversation::{Conversation, Effect, Input, Notice},
+    conversation::{Conversation, Effect, Input, Notice, RoomRole},
     crypto::{DecryptError, Distrust},
     engine::{
         EngineError,
@@ -32,6 +32,24 @@ pub(in crate::engine) fn not_delivered(conversation: &Conversation) -> &'static 
         "Your message couldn't be delivered. Please try again later."
     } else {
         "Your message couldn't be delivered to everybody. Please try again later."
+    }
+}
+
+/// Returns the input that tells a person that something they deleted can still be read elsewhere.
+pub(in crate::engine) fn not_deleted(
+    conversation: &Conversation,
+    role: RoomRole,
+    cause: &str,
+) -> Input {
+    let text = if conversation.direct {
+        "I couldn't delete on the other side what you deleted here. It can still be read there."
+    } else {
+        "I couldn't delete for everybody what was deleted here. Some can still read it."
+    };
+    Input::NotDeleted {
+        role,
+        cause: cause.to_owned(),
+        text: text.to_owned(),
     }
 }
 
@@ -115,6 +133,18 @@ impl Room {
                 to: to.clone(),
                 by: by.clone(),
             }],
+            (Effect::RedactCopy { event, sender, .. }, _)
+                if let Some(conversation) = conversation =>
+            {
+                let role = role.unwrap_or_else(|| conversation.home_of(*sender));
+                vec![not_deleted(conversation, role, event.as_str())]
+            }
+            (Effect::RedactCopiesOf { person, .. }, Some(role))
+                if let Some(conversation) = conversation =>
+            {
+                let cause = format!("removal of {person}, {}", self.current_effect);
+                vec![not_deleted(conversation, role, &cause)]
+            }
             (Effect::EnsurePortal { person }, _) => vec![Input::PortalFailed { person: *person }],
             _ => Vec::new(),
         })

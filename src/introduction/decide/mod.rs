@@ -356,6 +356,7 @@ impl IntroductionStep<'_> {
             Effect::InviteOwner => self.leave(Some(Reason::MayNotInvite)),
             Effect::PassOn { event, .. } => self.not_passed_on(event, why),
             Effect::PassOnEdit { event, of } => self.edit_not_passed_on(event, of, why),
+            Effect::TakeBack { .. } => self.send_notice(IntroductionNotice::NotTakenBack),
             Effect::LookBack => self.effects.push(Effect::Forget),
             Effect::Forget => self.state.end(),
             _ => {}
