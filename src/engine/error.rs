@@ -51,6 +51,9 @@ pub enum EngineError {
     /// Another room of the conversation does not exist yet.
     #[error("the other room of the conversation is not there yet")]
     NotThereYet,
+    /// The server of a person who is to be invited does not answer.
+    #[error("the server of a portal's owner does not answer: {0}")]
+    Unanswered(#[source] Box<EngineError>),
     /// The homeserver fails at everything, and so also at this.
     #[error("the homeserver is down: {0}")]
     HomeserverDown(#[source] Box<EngineError>),
@@ -83,6 +86,7 @@ impl EngineError {
             | Self::KeyUnlikely
             | Self::TargetOnItsWay
             | Self::NotThereYet
+            | Self::Unanswered(_)
             | Self::Decrypt(DecryptError::SenderUnknown { .. }) => Fate::Failing,
             Self::Decrypt(_)
             | Self::Directory(_)

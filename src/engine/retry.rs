@@ -12,8 +12,8 @@
 //! it asks. If a proxy answers just one request without a homeserver behind it, that is tried for
 //! [`OUTAGE`].
 //!
-//! Nothing in the same room overtakes an item that is retried; other rooms go on. An item that cannot
-//! succeed is given up:
+//! Nothing in the same room overtakes an item that is retried, but for what waits for a person whose
+//! server does not answer (`lanes`); other rooms go on. An item that cannot succeed is given up:
 //!
 //! | given up | who is told |
 //! |---|---|

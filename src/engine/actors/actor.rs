@@ -22,6 +22,9 @@ pub(in crate::engine) const IDLE: Duration = Duration::from_secs(30);
 /// Maximum number of inbox or outbox items that are processed between two flushes.
 pub(in crate::engine) const OUTBOX_BATCH_MAX: usize = 32;
 
+/// Maximum number of effects among which those are looked for that overtake others.
+const OVERTAKEN_MAX: usize = 2000;
+
 /// The actor of one room.
 pub(in crate::engine) struct RoomActor {
     pub(in crate::engine) room: Room,
@@ -134,7 +137,14 @@ impl RoomActor {
     pub(in crate::engine) async fn step(&mut self) -> Result<bool, EngineError> {
         let engine = self.room.engine.clone();
         let store = engine.store();
-        let due = store.scan::<Outbox>(&prefix(&self.room.id), None, OUTBOX_BATCH_MAX)?;
+        let looked_at = if self.room.lanes.is_empty() {
+            OUTBOX_BATCH_MAX
+        } else {
+            OVERTAKEN_MAX
+        };
+        let queued = store.scan::<Outbox>(&prefix(&self.room.id), None, looked_at)?;
+        let lanes = &mut self.room.lanes;
+        let due = lanes.due(queued, engine.now(), OUTBOX_BATCH_MAX);
         if !due.is_empty() {
             self.room.carry_out_all(due).await?;
             return Ok(true);
@@ -204,9 +214,9 @@ impl RoomActor {
     }
 
     pub(in crate::engine) fn until_wake(&self) -> Option<Duration> {
-        self.wake().map(|at| {
-            at.since(self.room.engine.now())
-                .min(Duration::from_secs(3600))
-        })
+        let now = self.room.engine.now();
+        let lanes = self.room.lanes.next(now);
+        let wake = self.wake().into_iter().chain(lanes).min();
+        wake.map(|at| at.since(now).min(Duration::from_secs(3600)))
     }
 }

@@ -448,3 +448,76 @@ async fn a_key_that_cannot_come_during_an_outage_is_waited_for() {
     assert_eq!(it.fake.sent(&portal()), 1);
     assert_eq!(it.notices(&origin()), []);
 }
+
+/// The room of Kim, whose server is another one.
+fn kims() -> OwnedRoomId {
+    room_id!("!kims:hs.test").to_owned()
+}
+
+/// Alice, Samuel, and Kim, who is yet to be invited and whose server does not answer.
+async fn with_kim() -> TwoPeople {
+    let it = TwoPeople::begin(true).await;
+    let mut group = talk();
+    let home = Home::Portal {
+        room: Some(kims()),
+        status: PortalStatus::NotInvited,
+    };
+    group.direct = false;
+    group.people.push(Participant {
+        user: crate::ids::Person::new(user_id!("@kim:far.org").to_owned()),
+        ..participant("kim", "kim", home)
+    });
+    let mut batch = Batch::new();
+    batch.put::<Conversations>(&id(), &group).unwrap();
+    it.talk.store.apply(batch).unwrap();
+    let kim = user_id!("@_dm_kim:hs.test");
+    let machines = it.talk.engine.machines();
+    machines.provision(kim, "Kim").await.unwrap();
+    let fake = &it.talk.fake;
+    fake.add_room(&kims(), &[&alices_ghost(), &sam()]);
+    fake.refuse("@kim:far.org", 502);
+    it
+}
+
+#[tokio::test]
+async fn an_owner_whose_server_does_not_answer_holds_up_nobody_else() {
+    let mut it = with_kim().await;
+    for n in 1..=3 {
+        it.alice_says("hello").await;
+        it.go_on().await;
+        assert_eq!(it.talk.fake.sent(&portal()), n);
+    }
+    assert_eq!(it.talk.carries().len(), 3, "they wait for Kim");
+    let asked = |it: &TwoPeople| {
+        let log = it.talk.fake.log().into_iter();
+        log.filter(|line| line.contains("@kim:far.org")).count()
+    };
+    assert_eq!(asked(&it), 1);
+    it.talk.clock.advance(Duration::from_secs(31));
+    it.go_on().await;
+    assert_eq!(asked(&it), 2);
+
+    it.talk.fake.refuse_nothing();
+    it.talk.clock.advance(Duration::from_secs(61));
+    it.go_on().await;
+    assert!(it.talk.outbox(&origin()).is_empty());
+    assert_eq!(it.talk.fake.sent(&portal()), 3);
+    assert_eq!(it.talk.fake.sent(&kims()), 3);
+    assert_eq!(it.told_to_alice().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn who_writes_to_an_owner_whose_server_stays_silent_is_told() {
+    let mut it = with_kim().await;
+    it.alice_says("hello").await;
+    for _ in 0..12 {
+        it.go_on().await;
+        it.talk.clock.advance(Duration::from_secs(61));
+    }
+    assert_eq!(it.talk.fake.sent(&portal()), 1);
+    assert!(it.talk.outbox(&origin()).is_empty());
+    let known = it.talk.store.get::<Conversations>(&id()).unwrap().unwrap();
+    assert!(!known.ended && !known.people[2].takes_part());
+    let told = it.told_to_alice().await;
+    assert!(told.contains(&not_delivered(&known).to_owned()), "{told:?}");
+}
