@@ -103,6 +103,10 @@ pub fn misspelt_ghost(invited: &UserId, ghost: &UserId, handle: &Handle) -> Noti
         .and(").")
 }
 
+/// Why the bot leaves a room that it could not join or look at: unencrypted, for everybody.
+pub const NO_ANSWER: &str =
+    "A server didn't answer in time, so I can't stay here. Please start a new chat with me.";
+
 /// Answers a message that could not be decrypted.
 pub fn unreadable() -> NoticeText {
     NoticeText::new(

@@ -94,6 +94,15 @@ pub enum Input {
         /// The notice to the sender.
         text: String,
     },
+    /// What was deleted in a room could not be deleted in another one.
+    NotDeleted {
+        /// The room where it was deleted.
+        role: RoomRole,
+        /// The cause of the notice: no notice is sent twice for one cause.
+        cause: String,
+        /// The notice to those who deleted it.
+        text: String,
+    },
     /// A person has chosen another name for this conversation.
     Renamed {
         /// The person.

@@ -100,8 +100,9 @@ impl Notice {
             ),
             Self::UpgradeFailed { .. } => "This room was upgraded, but I can't move the \
                                            conversation yet: the new room is unencrypted, I'm \
-                                           not in it, or someone is in it who isn't here. Fix \
-                                           that and invite me again, or start a new chat."
+                                           not in it, someone is in it who isn't here, or a \
+                                           server doesn't answer. Fix that and invite me again, \
+                                           or start a new chat."
                 .to_owned(),
             Self::OthersUpgraded => "The room of the others was upgraded, and I'm not in the new \
                                      one yet. Until they invite me there, what you write may not \

@@ -270,6 +270,19 @@ impl Control {
         late.into_iter().map(|(event, _)| event).collect()
     }
 
+    /// Returns whether a message has waited for its key as long as it may.
+    pub(in crate::engine) fn is_late(&self, now: Timestamp) -> bool {
+        let mut waiting = self.waiting.iter();
+        waiting.any(|(_, since)| now.since(*since) >= KEY_WAIT)
+    }
+
+    /// Lets all waiting messages wait for their keys as long as if they had come now.
+    pub(in crate::engine) fn wait_anew(&mut self, now: Timestamp) {
+        for (_, since) in &mut self.waiting {
+            *since = now;
+        }
+    }
+
     /// Returns when the room or its waiting messages have to be looked at again.
     pub(in crate::engine) fn wake(&self) -> Option<Timestamp> {
         let waiting = self.waiting.iter().map(|(_, since)| *since + KEY_WAIT);

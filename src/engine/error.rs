@@ -51,6 +51,12 @@ pub enum EngineError {
     /// Another room of the conversation does not exist yet.
     #[error("the other room of the conversation is not there yet")]
     NotThereYet,
+    /// The server of a person who is to be invited does not answer.
+    #[error("the server of a portal's owner does not answer: {0}")]
+    Unanswered(#[source] Box<EngineError>),
+    /// The homeserver fails at everything, and so also at this.
+    #[error("the homeserver is down: {0}")]
+    HomeserverDown(#[source] Box<EngineError>),
     /// The homeserver holds a stamp that the store does not know.
     #[error(
         "the homeserver knows a newer state of the data folder: an older copy of the folder or an \
@@ -75,11 +81,12 @@ impl EngineError {
             Self::Store(error) | Self::Directory(DirectoryError::Store(error)) => {
                 fate_of_store(error)
             }
-            Self::Stopping => Fate::Away,
+            Self::HomeserverDown(_) | Self::Stopping => Fate::Away,
             Self::KeyOnItsWay
             | Self::KeyUnlikely
             | Self::TargetOnItsWay
             | Self::NotThereYet
+            | Self::Unanswered(_)
             | Self::Decrypt(DecryptError::SenderUnknown { .. }) => Fate::Failing,
             Self::Decrypt(_)
             | Self::Directory(_)
@@ -96,12 +103,29 @@ impl EngineError {
 
     /// Returns `true` if a proxy answered that no homeserver is behind it.
     pub fn is_outage(&self) -> bool {
+        self.of_homeserver().is_some_and(MatrixError::is_outage)
+    }
+
+    /// Returns `true` if the homeserver may be failing as a whole, and not at this alone.
+    pub fn may_be_outage(&self) -> bool {
+        self.of_homeserver().is_some_and(MatrixError::may_be_outage)
+    }
+
+    /// Returns `true` if it is about something that comes by itself, unless the homeserver is down.
+    pub fn is_on_its_way(&self) -> bool {
+        matches!(
+            self,
+            Self::KeyOnItsWay | Self::KeyUnlikely | Self::TargetOnItsWay | Self::NotThereYet
+        )
+    }
+
+    fn of_homeserver(&self) -> Option<&MatrixError> {
         match self {
             Self::Matrix(error)
             | Self::Crypto(CryptoError::Matrix(error))
             | Self::Decrypt(DecryptError::Crypto(CryptoError::Matrix(error)))
-            | Self::Encrypt(EncryptError::Crypto(CryptoError::Matrix(error))) => error.is_outage(),
-            _ => false,
+            | Self::Encrypt(EncryptError::Crypto(CryptoError::Matrix(error))) => Some(error),
+            _ => None,
         }
     }
 
@@ -121,15 +145,7 @@ impl EngineError {
 
     /// Returns the user of ours that the homeserver does not have, or whose device it does not have.
     pub fn missing_user(&self) -> Option<&UserId> {
-        match self {
-            Self::Matrix(error)
-            | Self::Crypto(CryptoError::Matrix(error))
-            | Self::Decrypt(DecryptError::Crypto(CryptoError::Matrix(error)))
-            | Self::Encrypt(EncryptError::Crypto(CryptoError::Matrix(error))) => {
-                error.missing_user()
-            }
-            _ => None,
-        }
+        self.of_homeserver().and_then(MatrixError::missing_user)
     }
 
     /// Returns how long the homeserver asked us to wait.

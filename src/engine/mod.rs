@@ -15,7 +15,7 @@
 //! | `messaging` | decrypts, encrypts and sends as one of our users; leaves rooms and forgets their keys |
 //! | `inbox` | accepts what the homeserver pushes or a sync brings: once, bounded, durable |
 //! | `room` | a room: its record, the writes of its decisions, and what its effects need |
-//! | `history`, `places`, `bells`, `missing_users`, `users`, `waiting_redactions`, `sizes`, `records`, `control_room`, `event`, `failing`, `keyed`, `error` | a room's history; places for work that other servers can hold up; how an inbox is filled and its room woken; our users that the homeserver does not have; our users, as whom requests are made; the deletions among what waits in a room; of what the store consists; what is on disk; where a control room stands; an event; how long an item has been failing; locks by key; errors |
+//! | `history`, `outage`, `places`, `bells`, `missing_users`, `users`, `waiting_redactions`, `lanes`, `sizes`, `records`, `control_room`, `event`, `failing`, `keyed`, `error` | a room's history; whether the homeserver is down; places for work that other servers can hold up; how an inbox is filled and its room woken; our users that the homeserver does not have; our users, as whom requests are made; the deletions among what waits in a room; whose effects are overtaken there; of what the store consists; what is on disk; where a control room stands; an event; how long an item has been failing; locks by key; errors |
 //!
 //! A folder or file uses those below it, and in its own row those behind it.
 //!
@@ -82,11 +82,13 @@ mod history;
 mod inbox;
 mod introductions;
 mod keyed;
+mod lanes;
 mod maintenance;
 mod messaging;
 mod missing_users;
 mod module_api;
 mod notify;
+mod outage;
 mod places;
 mod records;
 mod retention;
@@ -237,6 +239,7 @@ struct Inner {
     control_rooms: KeyedLocks<Person>,
     tasks: std::sync::Mutex<tokio::task::JoinSet<()>>,
     places: Places,
+    outage_probe: outage::OutageProbe,
     synced: Mutex<HashMap<OwnedUserId, Timestamp>>,
     last_syncs: inbox::sync::LastSyncs,
     /// When each user was last made again that the homeserver did not have.
@@ -313,6 +316,7 @@ impl Engine {
             control_rooms: KeyedLocks::default(),
             tasks: std::sync::Mutex::default(),
             places,
+            outage_probe: outage::OutageProbe::default(),
             synced: Mutex::default(),
             last_syncs: inbox::sync::LastSyncs::default(),
             restored_users: std::sync::Mutex::default(),

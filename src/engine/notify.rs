@@ -8,12 +8,15 @@ use crate::{
     bot::NoticeText,
     engine::{
         Engine, EngineError,
-        records::{ControlRooms, InboxItem},
+        records::{ControlRooms, InboxItem, PendingNotices},
         room::Room,
     },
     ids::Person,
-    store::Batch,
+    store::{Batch, prefix},
 };
+
+/// Maximum number of notices that are kept for a person who has not joined their control room.
+pub(in crate::engine) const PENDING_NOTICES_MAX: usize = 20;
 
 /// Marks a control room that the bot made: a digest of the person's Matrix ID.
 pub(in crate::engine) const MARK: &str = "chat.stonechat.for";
@@ -35,6 +38,23 @@ impl Engine {
         };
         let batch = Batch::new();
         self.post(&room, &arrived, batch).await?;
+        Ok(())
+    }
+
+    /// Keeps what the bot has to tell a person until they have joined their control room.
+    pub(in crate::engine) fn keep_notice(
+        &self,
+        person: &Person,
+        plain: &str,
+        html: &str,
+        batch: &mut Batch,
+    ) -> Result<(), EngineError> {
+        let store = self.store();
+        let pending = store.scan::<PendingNotices>(&prefix(person), None, PENDING_NOTICES_MAX)?;
+        if pending.len() < PENDING_NOTICES_MAX {
+            let notice = (plain.to_owned(), html.to_owned());
+            batch.put::<PendingNotices>(&(person.clone(), self.next()), &notice)?;
+        }
         Ok(())
     }
 

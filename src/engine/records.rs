@@ -430,4 +430,4 @@ pub(in crate::engine) struct CopiedEvent {
 
 #[cfg(test)]
 #[path = "records_tests.rs"]
-mod tests;
+pub(in crate::engine) mod tests;

@@ -114,8 +114,8 @@ fn what_waits_in_an_inbox() {
     ]));
 }
 
-#[test]
-fn what_waits_in_an_outbox() {
+/// Every kind of effect.
+pub(in crate::engine) fn effects_of_all_kinds() -> Vec<QueuedEffect> {
     let introduction = |effect| QueuedEffect::Introduction {
         ghost: ghost(),
         effect,
@@ -273,11 +273,17 @@ fn what_waits_in_an_outbox() {
         .into_iter()
         .chain(tasks.map(ControlEffect::Bot))
         .map(QueuedEffect::Control);
-    let all = introductions
+    introductions
         .map(introduction)
         .into_iter()
         .chain(conversations.map(relay))
-        .chain(control);
+        .chain(control)
+        .collect()
+}
+
+#[test]
+fn what_waits_in_an_outbox() {
+    let all = effects_of_all_kinds().into_iter();
     let due = all.map(|what| (what.kind(), stored(&OutboxItem { since: AT, what })));
     insta::assert_json_snapshot!(due.collect::<Vec<_>>());
 }
@@ -400,6 +406,7 @@ fn what_ghosts_say() {
         IntroductionNotice::NotPassedOn,
         IntroductionNotice::NotPassedOnInGroup,
         IntroductionNotice::MoreNotPassedOn,
+        IntroductionNotice::NotTakenBack,
         IntroductionNotice::UnsignedDevice,
         IntroductionNotice::TooManyDevices,
         IntroductionNotice::OwnerNotInvitable,

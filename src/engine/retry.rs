@@ -3,14 +3,23 @@
 //! An item of a room is an inbox item or an effect. It is retried while its error says that it may
 //! succeed later ([`Fate`]), for as long as [`Retry`] allows. Time runs from its first failure that
 //! had an answer, for each time limit on its own (`failing`). It starts anew when the item failed
-//! with a longer limit in between, and whenever the homeserver was away. While a proxy answers that
-//! no homeserver is behind it, every item is tried for [`OUTAGE`]: nobody is told something false
-//! because the homeserver restarts. Nothing in the same room overtakes an item that is retried; other
-//! rooms go on. An item that cannot succeed is given up:
+//! with a longer limit in between, and whenever the homeserver was away.
+//!
+//! The homeserver is away if it cannot be reached, and also if it fails at everything, whatever it or
+//! a proxy before it answers ([`EngineError::HomeserverDown`], `outage`). Then no time runs at all,
+//! and nobody is told something false because the homeserver restarts or its database is away. A
+//! limit is for what fails alone: a request that the homeserver cannot answer, or another server that
+//! it asks. If a proxy answers just one request without a homeserver behind it, that is tried for
+//! [`OUTAGE`].
+//!
+//! Nothing in the same room overtakes an item that is retried, but for what waits for a person whose
+//! server does not answer (`lanes`); other rooms go on. An item that cannot succeed is given up:
 //!
 //! | given up | who is told |
 //! |---|---|
 //! | an encrypted message in the inbox | its sender (`actors::give_up`) |
+//! | a ghost's invite in the inbox | the inviter: it is declined |
+//! | a notice of the bot in the inbox | its person, when they next have a control room |
 //! | a leaving | nobody: the keys of the room are destroyed all the same |
 //! | another effect of an introduction | [`crate::introduction::decide`], which decides what follows |
 //! | an effect of a conversation | the sender of the message (`conversations::failures`) |
@@ -24,8 +33,12 @@ use crate::{
     conversation,
     crypto::DecryptError,
     engine::{
-        ConversationSettings, EngineError, control_room::ControlEffect, failing::Failing,
-        records::QueuedEffect, room::Room,
+        ConversationSettings, EngineError,
+        control_room::ControlEffect,
+        event::RoomEvent,
+        failing::Failing,
+        records::{InboxItem, QueuedEffect},
+        room::Room,
     },
     introduction::{self, Rules},
     matrix::{Fate, MatrixError},
@@ -40,8 +53,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// The longest pause while a key is missing.
 const KEY_PAUSE: Duration = Duration::from_secs(2);
 
-/// How long an item is tried while a proxy answers for the homeserver, in all. It is a limit because
-/// a proxy can refuse one request forever.
+/// How long an item is tried while a proxy answers that the part of the homeserver is away which it
+/// needs, in all. It is a limit because a proxy can refuse one request forever.
 pub(in crate::engine) const OUTAGE: Duration = Duration::from_secs(60 * 60);
 /// How long an optional step is tried.
 const OPTIONAL: Duration = Duration::from_secs(30);
@@ -49,7 +62,7 @@ const OPTIONAL: Duration = Duration::from_secs(30);
 const NEEDED: Duration = Duration::from_secs(10 * 60);
 /// How long a file is tried to be fetched from the server that has it.
 const MEDIA: Duration = Duration::from_secs(60);
-/// How long an owner's invite is tried while our own homeserver fails.
+/// How long an owner's invite is tried while our own homeserver fails at it alone.
 const HICCUP: Duration = Duration::from_secs(5);
 /// How long all messages of a server together are tried while it does not say which devices their
 /// senders have, until it answers or has not been asked for a while.
@@ -64,6 +77,8 @@ const UPGRADE: Duration = Duration::from_secs(15);
 /// How long leaving a room is tried although the homeserver refuses it. Then the user stays as a
 /// member, without keys.
 const LEAVE_REFUSED: Duration = Duration::from_secs(60 * 60);
+/// How long an encrypted message in the inbox is tried. Then its sender is told.
+const UNREADABLE: Duration = Duration::from_secs(2 * 60);
 /// How long an effect of a control room is tried.
 const CONTROL_ROOM: Duration = Duration::from_secs(5 * 60);
 
@@ -85,8 +100,20 @@ pub(in crate::engine) enum Retry {
 }
 
 impl Retry {
-    /// An item in the inbox.
-    pub(in crate::engine) const INBOX_ITEM: Self = Self::For(Duration::from_secs(2 * 60));
+    /// The events before one that arrived after a gap.
+    pub(in crate::engine) const UNREAD_GAP: Self = Self::For(UNREADABLE);
+
+    /// Returns how long an item in the inbox is tried.
+    pub(in crate::engine) fn of_arrival(arrived: &InboxItem) -> Self {
+        match arrived {
+            InboxItem::Event(json) | InboxItem::AfterGap(json)
+                if RoomEvent::parse(json, None).is_none_or(|it| it.kind == "m.room.encrypted") =>
+            {
+                Self::For(UNREADABLE)
+            }
+            _ => Self::For(NEEDED),
+        }
+    }
 
     /// Returns how long an effect is tried that has failed with `error`.
     fn of(
@@ -118,6 +145,8 @@ impl Retry {
             | Effect::WithdrawRequest
             | Effect::OpenConversation
             | Effect::Decline { .. }
+            | Effect::HandOver
+            | Effect::LookBack
             | Effect::RememberPair
             | Effect::ForgetPair => Self::For(NEEDED),
             // One failed answer may be chance. For the owner's server the decider waits, so that
@@ -138,14 +167,13 @@ impl Retry {
             | Effect::DeclineVerification { .. }
             | Effect::SendNotice { .. }
             | Effect::SendReply { .. }
+            | Effect::ShowLine
             | Effect::TellAsker { .. } => Self::For(if is_about_readers(error) {
                 OPTIONAL
             } else {
                 NEEDED
             }),
-            Effect::ShowAs | Effect::HandOver | Effect::LookBack | Effect::ShowLine => {
-                Self::For(OPTIONAL)
-            }
+            Effect::ShowAs => Self::For(OPTIONAL),
         }
     }
 
@@ -176,7 +204,10 @@ impl Retry {
                 EngineError::Matrix(MatrixError::MediaUnavailable { .. }) => Self::For(MEDIA),
                 _ => Self::For(NEEDED),
             },
+            Effect::FollowUpgrade { .. } if error.is_of_own_homeserver() => Self::For(NEEDED),
             Effect::FollowUpgrade { .. } => Self::For(UPGRADE),
+            // What is said about lost words must not get lost before the words.
+            Effect::SendNotice { .. } if !is_about_readers(error) => Self::For(NEEDED),
             Effect::EnsurePortal { .. }
             | Effect::RedactCopy { .. }
             | Effect::RedactCopiesOf { .. } => Self::For(NEEDED),
@@ -198,7 +229,10 @@ impl Retry {
             // The person's server may be away.
             ControlEffect::Invite => Self::For(NEEDED),
             ControlEffect::DeclineVerification { .. } => Self::For(OPTIONAL),
-            ControlEffect::SendNotice { .. } | ControlEffect::Bot(bot::Effect::Tell { .. })
+            ControlEffect::SendNotice { .. }
+            | ControlEffect::ShowRequest { .. }
+            | ControlEffect::ShowLine { .. }
+            | ControlEffect::Bot(bot::Effect::Tell { .. })
                 if !is_about_readers(error) =>
             {
                 Self::For(NEEDED)
@@ -275,13 +309,14 @@ impl Room {
         let fate = error.fate();
         let longest = match retry {
             Retry::UntilDone => return true,
-            Retry::Never => return false,
+            Retry::Never if fate != Fate::Away => return false,
             Retry::WhileTransient => return fate != Fate::Final,
             Retry::UntilRefusedFor(_) if fate != Fate::Final => return true,
             Retry::For(_) if fate == Fate::Final => return false,
             Retry::For(longest)
             | Retry::DespiteRefusalFor(longest)
             | Retry::UntilRefusedFor(longest) => longest,
+            Retry::Never => Duration::ZERO,
         };
         let now = self.engine.now();
         let former = self

@@ -17,6 +17,7 @@ use crate::{
         Engine, EngineError,
         control_room::ControlPhase,
         failing::Failing,
+        lanes::Lanes,
         places::Place,
         records::{
             ActiveRoomsByGhost, Conversations, InboxItem, Outbox, OutboxItem, QueuedEffect,
@@ -50,6 +51,8 @@ pub(super) struct Room {
     pub failures: u32,
     /// The item that is failing.
     pub failing: Option<Failing>,
+    /// The people whose effects are overtaken.
+    pub lanes: Lanes,
     /// How much longer the item that has just failed is tried, if that has a limit.
     pub time_left: Option<Duration>,
     /// When the current effect was queued.
@@ -158,6 +161,7 @@ impl Room {
             maybe_sent_until,
             failures: 0,
             failing: None,
+            lanes: Lanes::default(),
             time_left: None,
             due_since: Timestamp(u64::MAX),
             verifications: Vec::new(),

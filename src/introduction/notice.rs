@@ -37,6 +37,8 @@ pub enum IntroductionNotice {
     NotPassedOnInGroup,
     /// More messages than can be named could not be passed on.
     MoreNotPassedOn,
+    /// What was passed on of a deleted message could not be deleted.
+    NotTakenBack,
     /// A message came from a device that the asker has not signed.
     UnsignedDevice,
     /// The asker has more devices than may get room keys.
@@ -93,6 +95,7 @@ impl IntroductionNotice {
             Self::NotPassedOn => "not-passed-on",
             Self::NotPassedOnInGroup => "not-passed-on-in-group",
             Self::MoreNotPassedOn => "more-not-passed-on",
+            Self::NotTakenBack => "not-taken-back",
             Self::UnsignedDevice => "unsigned-device",
             Self::TooManyDevices => "too-many-devices",
             Self::OwnerNotInvitable => "owner-not-invitable",
@@ -187,6 +190,10 @@ impl IntroductionNotice {
             Self::MoreNotPassedOn => format!(
                 "I couldn't pass on more of your messages to @{handle}. Please send again what \
                  they have missed."
+            ),
+            Self::NotTakenBack => format!(
+                "I had passed on to @{handle} what you deleted, and I couldn't delete that. They \
+                 can still read it."
             ),
             Self::UnsignedDevice => format!(
                 "I can't pass on what you write to @{handle} from a device that you haven't \

@@ -188,6 +188,16 @@ impl MatrixError {
         matches!(self, Self::Failing { status, errcode: Some(_), .. } if own.contains(status))
     }
 
+    /// Returns `true` if the homeserver may be failing as a whole, and not at this request alone.
+    pub fn may_be_outage(&self) -> bool {
+        let limited = Some(StatusCode::TOO_MANY_REQUESTS.as_u16());
+        match self {
+            Self::Failing { .. } => self.status() != limited,
+            Self::TimedOut | Self::MediaUnavailable { .. } => true,
+            _ => self.fate() == Fate::Unclear,
+        }
+    }
+
     /// Returns how long the homeserver asked us to wait before the next try.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

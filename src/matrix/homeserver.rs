@@ -115,7 +115,7 @@ struct Inner {
 }
 
 /// How long the homeserver has to show that it answers.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Maximum number of dead letters that wait to be noted.
 const DEAD_LETTERS_MAX: usize = 1000;

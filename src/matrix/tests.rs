@@ -240,6 +240,29 @@ async fn a_missing_device_is_believed_only_without_another_server() {
 }
 
 #[tokio::test]
+async fn a_homeserver_is_down_that_cannot_say_who_asks() {
+    let there = r#"{"user_id":"@_dm_sam:hs.test","device_id":"DEV"}"#;
+    let with = |errcode: &str| format!(r#"{{"errcode":"{errcode}","error":"no"}}"#);
+    for (status, body, is_down) in [
+        (200, there.to_owned(), false),
+        (500, with("M_UNKNOWN"), true),
+        (503, with("M_UNKNOWN"), true),
+        (502, "<h1>Bad Gateway</h1>".to_owned(), true),
+        (504, String::new(), true),
+        (401, with("M_UNKNOWN_TOKEN"), true),
+        // It has lost the user or the device, or wants fewer questions.
+        (403, with("M_FORBIDDEN"), false),
+        (400, with("M_UNKNOWN_DEVICE"), false),
+        (429, with("M_LIMIT_EXCEEDED"), false),
+    ] {
+        let (hs, _) = homeserver(vec![("/whoami", status, body)]).await;
+        assert_eq!(hs.is_down(ghost()).await, is_down, "{status}");
+    }
+    let (silent, _) = homeserver(Vec::new()).await;
+    assert!(silent.is_down(ghost()).await);
+}
+
+#[tokio::test]
 async fn a_direct_invite_is_a_member_event() {
     let (hs, script) =
         homeserver(vec![("/@sam:hs.test", 200, r#"{"event_id":"$i"}"#.into())]).await;

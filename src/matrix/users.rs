@@ -16,8 +16,9 @@ use ruma::{
     serde::Raw,
 };
 use serde::{Serialize, de::DeserializeOwned};
+use tokio::time::timeout;
 
-use super::{Actor, Homeserver, MatrixError};
+use super::{Actor, Fate, Homeserver, MatrixError, homeserver::PROBE_TIMEOUT};
 
 impl Homeserver {
     /// Registers a user in our namespace. Returns `false` if the name is taken, by us or by
@@ -55,6 +56,16 @@ impl Homeserver {
     ) -> Result<(OwnedUserId, Option<OwnedDeviceId>), MatrixError> {
         let answer = self.send_once(who, whoami::v3::Request::new()).await?;
         Ok((answer.user_id, answer.device_id))
+    }
+
+    /// Returns whether the homeserver fails at a request that concerns nobody else and needs its
+    /// database: to say who makes it.
+    pub async fn is_down(&self, who: Actor<'_>) -> bool {
+        match timeout(PROBE_TIMEOUT, self.whoami(who)).await {
+            Err(_) => true,
+            Ok(Ok(_) | Err(MatrixError::RateLimited { .. })) => false,
+            Ok(Err(error)) => error.fate() != Fate::Final,
+        }
     }
 
     /// Returns a profile; `None` if the user does not exist.

@@ -15,7 +15,7 @@ pub(crate) use conversation::{ConversationBuilder, ParticipantBuilder};
 pub(crate) use engine::{NOW, TestEngine, bot, engine};
 pub(crate) use events::EventFactory;
 pub(crate) use peers::{
-    FakeHomeserver, Held, Person, TestClock, When, claimed_devices, encrypted_event,
+    FakeHomeserver, Held, Outage, Person, TestClock, When, claimed_devices, encrypted_event,
 };
 
 // `appservice` names them by `super::`, since a benchmark includes that file as well.

@@ -101,6 +101,10 @@ impl Transition {
             Input::OriginRenamed { person } => {
                 self.sync_all_portals(RoomRole::Portal(*person), None)
             }
+            Input::NotDeleted { role, cause, text } => {
+                let text = text.clone();
+                self.send_notice(*role, Notice::NotForwarded { text }, cause);
+            }
             Input::NotForwarded { role, event, text } => self.send_notice(
                 *role,
                 Notice::NotForwarded { text: text.clone() },

@@ -22,6 +22,9 @@ pub(in crate::engine) const IDLE: Duration = Duration::from_secs(30);
 /// Maximum number of inbox or outbox items that are processed between two flushes.
 pub(in crate::engine) const OUTBOX_BATCH_MAX: usize = 32;
 
+/// Maximum number of effects among which those are looked for that overtake others.
+const OVERTAKEN_MAX: usize = 2000;
+
 /// The actor of one room.
 pub(in crate::engine) struct RoomActor {
     pub(in crate::engine) room: Room,
@@ -134,7 +137,14 @@ impl RoomActor {
     pub(in crate::engine) async fn step(&mut self) -> Result<bool, EngineError> {
         let engine = self.room.engine.clone();
         let store = engine.store();
-        let due = store.scan::<Outbox>(&prefix(&self.room.id), None, OUTBOX_BATCH_MAX)?;
+        let looked_at = if self.room.lanes.is_empty() {
+            OUTBOX_BATCH_MAX
+        } else {
+            OVERTAKEN_MAX
+        };
+        let queued = store.scan::<Outbox>(&prefix(&self.room.id), None, looked_at)?;
+        let lanes = &mut self.room.lanes;
+        let due = lanes.due(queued, engine.now(), OUTBOX_BATCH_MAX);
         if !due.is_empty() {
             self.room.carry_out_all(due).await?;
             return Ok(true);
@@ -160,16 +170,16 @@ impl RoomActor {
         if let Some(((_, number), arrived)) = arrived.into_iter().next() {
             let given = arrived.clone();
             let dispatched = self.room.dispatch(number, arrived).await;
-            if let Err(error) = &dispatched {
-                engine.restore_missing_user(error).await;
+            let Err(error) = dispatched else {
+                return Ok(true);
+            };
+            engine.restore_missing_user(&error).await;
+            let error = engine.unless_outage(error).await;
+            if self.room.retries(number, Retry::of_arrival(&given), &error) {
+                return Err(error);
             }
-            match dispatched {
-                Err(error) if !self.room.retries(number, Retry::INBOX_ITEM, &error) => {
-                    tracing::error!(room = %self.room.id, %error, "an inbox item is given up");
-                    self.room.give_up(number, given).await?;
-                }
-                taken => taken?,
-            }
+            tracing::error!(room = %self.room.id, %error, "an inbox item is given up");
+            self.room.give_up(number, given).await?;
             return Ok(true);
         }
         self.tick().await
@@ -180,6 +190,7 @@ impl RoomActor {
         let due = self.wake().is_some_and(|at| at <= self.room.engine.now());
         if due {
             self.room.tick_introductions()?;
+            self.room.wait_during_outage().await;
             self.room.tick_control()?;
             self.room.tick_calls().await?;
         }
@@ -203,9 +214,9 @@ impl RoomActor {
     }
 
     pub(in crate::engine) fn until_wake(&self) -> Option<Duration> {
-        self.wake().map(|at| {
-            at.since(self.room.engine.now())
-                .min(Duration::from_secs(3600))
-        })
+        let now = self.room.engine.now();
+        let lanes = self.room.lanes.next(now);
+        let wake = self.wake().into_iter().chain(lanes).min();
+        wake.map(|at| at.since(now).min(Duration::from_secs(3600)))
     }
 }

@@ -115,13 +115,14 @@ impl Room {
         if self.was_read(number, &event)? {
             return Ok(self.engine.store().apply(batch)?);
         }
-        match self.backfill_before(event.clone(), json).await {
-            // A gap that cannot be read must not cost the event that we have.
-            Err(error) if !self.retries(number, Retry::INBOX_ITEM, &error) => {
-                let room = &self.id;
-                tracing::error!(%room, %error, "the events before an event could not be read back");
+        if let Err(error) = self.backfill_before(event.clone(), json).await {
+            let error = self.engine.unless_outage(error).await;
+            if self.retries(number, Retry::UNREAD_GAP, &error) {
+                return Err(error);
             }
-            sure => sure?,
+            // A gap that cannot be read must not cost the event that we have.
+            let room = &self.id;
+            tracing::error!(%room, %error, "the events before an event could not be read back");
         }
         self.handle_event(event, json, batch).await
     }
@@ -237,7 +238,7 @@ impl Room {
 /// sent: Synapse appends the event as it is, with its time. The entries of the
 /// inviting server itself come before the invite, and it can add invites that others never sent: if
 /// two of them disagree, the asker is unknown.
-fn asker_of(
+pub(in crate::engine) fn asker_of(
     user: &OwnedUserId,
     state: &[Box<RawValue>],
 ) -> Option<(OwnedUserId, Option<Timestamp>)> {

@@ -23,6 +23,10 @@ impl Room {
             if at > 0 && (engine.stopping() || !store.contains::<Outbox>(&key)?) {
                 continue;
             }
+            // Nor may it come before others of its lane.
+            if self.lanes.holds(&due.what, engine.now()) {
+                continue;
+            }
             if !self.is_replayable(key.1, &due.what)? {
                 store.flush().await?;
             }
@@ -50,17 +54,31 @@ impl Room {
         if let Err(error) = &done {
             self.engine.restore_missing_user(error).await;
         }
-        match done {
-            Ok(()) => Ok(()),
-            Err(error) if self.retries_effect(number, &what, &error) => {
-                self.tell_of_waiting(&what, &error).await?;
-                Err(error)
-            }
-            Err(error) => {
-                tracing::info!(room = %self.id, kind = what.kind(), %error, "an effect is given up");
-                self.give_up_effect(number, what, &error).await
-            }
+        let Err(error) = done else {
+            self.lanes.resume(&what);
+            return Ok(());
+        };
+        let mut error = self.engine.unless_outage(error).await;
+        let is_waited_for = match error {
+            EngineError::Unanswered(_) => self.lanes.pause(&what, self.engine.now()),
+            _ => None,
+        };
+        if is_waited_for == Some(true) {
+            tracing::info!(room = %self.id, kind = what.kind(), %error, "an effect lets others overtake it");
+            return Ok(());
         }
+        let mut is_retried = is_waited_for.is_none() && self.retries_effect(number, &what, &error);
+        // What has not come may come when the homeserver is back.
+        if !is_retried && error.is_on_its_way() && self.engine.homeserver_is_down().await {
+            error = EngineError::HomeserverDown(Box::new(error));
+            is_retried = self.retries_effect(number, &what, &error);
+        }
+        if is_retried {
+            self.tell_of_waiting(&what, &error).await?;
+            return Err(error);
+        }
+        tracing::info!(room = %self.id, kind = what.kind(), %error, "an effect is given up");
+        self.give_up_effect(number, what, &error).await
     }
 
     async fn perform(&mut self, number: u64, what: &QueuedEffect) -> Result<(), EngineError> {
@@ -88,8 +106,9 @@ impl Room {
         match what {
             QueuedEffect::Introduction { ghost, effect } => {
                 self.give_up_introduction(number, &ghost, effect, error)
+                    .await
             }
-            QueuedEffect::Control(effect) => self.give_up_control(number, &effect, error),
+            QueuedEffect::Control(effect) => self.give_up_control(number, &effect, error).await,
             QueuedEffect::Conversation {
                 conversation,
                 effect,

@@ -1,9 +1,13 @@
 //! Gives up inbox items that cannot be handled.
 
+use ruma::OwnedUserId;
+use serde_json::value::RawValue;
+
 use crate::{
     bot, conversation,
     engine::{
         EngineError,
+        actors::dispatch::asker_of,
         control_room::{ControlEffect, Occasion, Remark},
         conversations::failures::not_delivered,
         event::RoomEvent,
@@ -11,13 +15,14 @@ use crate::{
         room::Room,
     },
     ids::{ConversationId, Ghost},
-    introduction::{Input, MessageKind},
+    introduction::{Admission, Input, Invite, MessageKind},
     store::Batch,
 };
 
 impl Room {
     /// Gives up an inbox item, so that it does not hold up the room forever. An encrypted message
-    /// counts as unreadable, and its sender is told.
+    /// counts as unreadable, and its sender is told. A ghost's invite is declined, and what the bot
+    /// wanted to say waits until it has a room for that.
     pub(in crate::engine) async fn give_up(
         &mut self,
         number: u64,
@@ -29,6 +34,22 @@ impl Room {
         let mut batch = Batch::new();
         batch.delete::<Inbox>(&(self.id.clone(), number));
         let mut effects = Vec::new();
+        if let Some((ghost, asker)) = self.ghost_invite(&arrived) {
+            let input = Input::Invited(Invite {
+                asker,
+                admission: Admission::NotNow,
+            });
+            effects.extend(self.apply_to_introduction(&ghost, &input));
+        }
+        if let InboxItem::Notify {
+            person,
+            plain,
+            html,
+            ..
+        } = &arrived
+        {
+            self.engine.keep_notice(person, plain, html, &mut batch)?;
+        }
         if let InboxItem::Event(json) | InboxItem::AfterGap(json) = arrived
             && let Some(event) = RoomEvent::parse(&json, Some(&self.id))
             && event.kind == "m.room.encrypted"
@@ -49,6 +70,26 @@ impl Room {
             }
         }
         self.commit(batch, effects)
+    }
+
+    /// Returns the ghost that an arrival invites, if it is not here already, and who invites it.
+    fn ghost_invite(&self, arrived: &InboxItem) -> Option<(Ghost, OwnedUserId)> {
+        let (user, asker) = match arrived {
+            InboxItem::Event(json) | InboxItem::AfterGap(json) => {
+                let event = RoomEvent::parse(json, Some(&self.id))?;
+                let (user, _) = event.membership().filter(|(_, it)| *it == "invite")?;
+                (user, event.sender)
+            }
+            InboxItem::Invite { user, state } => {
+                let state = state.iter().cloned().map(RawValue::from_string);
+                let state: Vec<_> = state.filter_map(Result::ok).collect();
+                (user.clone(), asker_of(user, &state)?.0)
+            }
+            _ => return None,
+        };
+        let is_ghost = self.engine.is_ours(&user) && user != self.engine.settings().bot;
+        let ghost = Ghost::new(user);
+        (is_ghost && !self.has_ghost(&ghost)).then_some((ghost, asker))
     }
 
     /// Lets the introductions here count a message as unreadable.

@@ -294,12 +294,17 @@ impl Room {
     }
 
     /// Handles that an effect is given up.
-    pub(in crate::engine) fn give_up_control(
+    pub(in crate::engine) async fn give_up_control(
         &mut self,
         number: u64,
         effect: &ControlEffect,
         error: &EngineError,
     ) -> Result<(), EngineError> {
+        // The invite stands, and is not accepted: no key that comes for it is kept.
+        if let ControlEffect::Decline { .. } = effect {
+            let bot = &self.engine.settings().bot;
+            self.engine.machines().turn_away(bot, &self.id).await?;
+        }
         let mut batch = self.outbox_done(number);
         if let ControlEffect::Bot(effect) = effect
             && !is_foreign(error)
@@ -311,6 +316,9 @@ impl Room {
         };
         let reason = match (effect, error) {
             (ControlEffect::Invite, _) => return self.not_invited(batch),
+            (ControlEffect::Join | ControlEffect::Look, error) if error.is_transient() => {
+                Some(bot::texts::NO_ANSWER)
+            }
             (ControlEffect::Join | ControlEffect::Look | ControlEffect::MoveTo { .. }, _) => None,
             (ControlEffect::TurnOnEncryption, _) => Some(Reason::NotEncrypted.words()),
             (

@@ -10,6 +10,7 @@ use crate::{
         EngineError,
         control_room::{Control, ControlEffect, ControlPhase, Occasion, Remark},
         event::RoomEvent,
+        notify::PENDING_NOTICES_MAX,
         records::{
             ControlRooms, InboxItem, Outbox, OutboxItem, PendingNotices, QueuedEffect,
             RetainedEvents,
@@ -20,9 +21,6 @@ use crate::{
     matrix::RoomState,
     store::{Batch, prefix},
 };
-
-/// Maximum number of notices that are kept for a person who has not joined their control room.
-const PENDING_NOTICES_MAX: usize = 20;
 
 impl Room {
     /// Handles an invite of the bot by its stripped state alone: the bot does not join a room that
@@ -345,13 +343,7 @@ impl Room {
                 return self.commit_and_post(&room, &item, batch);
             }
         }
-        let pending =
-            engine
-                .store()
-                .scan::<PendingNotices>(&prefix(&person), None, PENDING_NOTICES_MAX)?;
-        if pending.len() < PENDING_NOTICES_MAX {
-            batch.put::<PendingNotices>(&(person, engine.next()), &(plain, html))?;
-        }
+        engine.keep_notice(&person, &plain, &html, &mut batch)?;
         Ok(engine.store().apply(batch)?)
     }
 
@@ -444,6 +436,20 @@ impl Room {
         };
         effects.push(send(greeting, "greeting".to_owned(), Occasion::Answer));
         Ok(effects)
+    }
+
+    /// Waits anew for the keys of all waiting messages if they cannot come, because the homeserver is
+    /// down.
+    pub(in crate::engine) async fn wait_during_outage(&mut self) {
+        let now = self.engine.now();
+        let control = self.record.control.as_ref();
+        let is_late = control.is_some_and(|control| control.is_late(now));
+        if is_late
+            && self.engine.homeserver_is_down().await
+            && let Some(control) = &mut self.record.control
+        {
+            control.wait_anew(now);
+        }
     }
 
     pub(in crate::engine) fn tick_control(&mut self) -> Result<(), EngineError> {

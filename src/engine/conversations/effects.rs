@@ -2,7 +2,12 @@
 
 use crate::{
     conversation::{Conversation, Effect, Input},
-    engine::{EngineError, conversations::forward::Route, records::Conversations, room::Room},
+    engine::{
+        EngineError,
+        conversations::{failures::not_deleted, forward::Route},
+        records::Conversations,
+        room::Room,
+    },
     ids::ConversationId,
     store::Batch,
 };
@@ -47,7 +52,7 @@ impl Room {
         if let Some(conversation) = conversation.filter(|known| known.ended)
             && let Effect::ForwardEvent { sender, .. } = effect
         {
-            self.send_too_late_notice(conversation, *sender).await;
+            self.send_too_late_notice(conversation, *sender).await?;
         }
         let inputs = if *effect == Effect::LeaveRoom {
             self.leave_conversation_room(id, conversation, true, &mut batch)
@@ -128,8 +133,9 @@ impl Room {
                     sender: *sender,
                     target: *target,
                 };
-                self.redact_copy(conversation, event, of, &route).await?;
-                Ok(Vec::new())
+                let is_known = self.redact_copy(conversation, event, of, &route).await?;
+                let input = not_deleted(conversation, role, event.as_str());
+                Ok((!is_known).then_some(input).into_iter().collect())
             }
             Effect::RedactCopiesOf { person, target } => {
                 self.redact_copies_of(conversation, *person, *target)

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use crate::{
-    conversation::{Conversation, Effect, Input, Notice},
+    conversation::{Conversation, Effect, Input, Notice, RoomRole},
     crypto::{DecryptError, Distrust},
     engine::{
         EngineError,
         records::{Conversations, QueuedEffect},
         room::Room,
     },
-    matrix::MatrixError,
+    matrix::{Fate, MatrixError},
     relay::TranslateError,
     store::Batch,
 };
@@ -32,6 +32,24 @@ pub(in crate::engine) fn not_delivered(conversation: &Conversation) -> &'static 
         "Your message couldn't be delivered. Please try again later."
     } else {
         "Your message couldn't be delivered to everybody. Please try again later."
+    }
+}
+
+/// Returns the input that tells a person that something they deleted can still be read elsewhere.
+pub(in crate::engine) fn not_deleted(
+    conversation: &Conversation,
+    role: RoomRole,
+    cause: &str,
+) -> Input {
+    let text = if conversation.direct {
+        "I couldn't delete on the other side what you deleted here. It can still be read there."
+    } else {
+        "I couldn't delete for everybody what was deleted here. Some can still read it."
+    };
+    Input::NotDeleted {
+        role,
+        cause: cause.to_owned(),
+        text: text.to_owned(),
     }
 }
 
@@ -115,6 +133,18 @@ impl Room {
                 to: to.clone(),
                 by: by.clone(),
             }],
+            (Effect::RedactCopy { event, sender, .. }, _)
+                if let Some(conversation) = conversation =>
+            {
+                let role = role.unwrap_or_else(|| conversation.home_of(*sender));
+                vec![not_deleted(conversation, role, event.as_str())]
+            }
+            (Effect::RedactCopiesOf { person, .. }, Some(role))
+                if let Some(conversation) = conversation =>
+            {
+                let cause = format!("removal of {person}, {}", self.current_effect);
+                vec![not_deleted(conversation, role, &cause)]
+            }
             (Effect::EnsurePortal { person }, _) => vec![Input::PortalFailed { person: *person }],
             _ => Vec::new(),
         })
@@ -169,19 +199,26 @@ impl Room {
     }
 
     /// Tells the senders of messages that were still waiting when the conversation ended. One
-    /// notice covers all of them, since they have the same cause.
+    /// notice covers all of them, since they have the same cause. Fails only while the homeserver is
+    /// away.
     pub(in crate::engine) async fn send_too_late_notice(
         &self,
         conversation: &Conversation,
         from: usize,
-    ) {
+    ) -> Result<(), EngineError> {
         let notice = Notice::NotForwarded {
             text: SENT_TOO_LATE.to_owned(),
         };
         let home = conversation.home_of(from);
         let said = self.send_notice_in_conversation(conversation, home, &notice, "too late");
-        if let Err(error) = said.await {
-            tracing::info!(room = %self.id, %error, "a notice about undelivered messages could not be sent");
+        let Err(error) = said.await else {
+            return Ok(());
+        };
+        let error = self.engine.unless_outage(error).await;
+        if error.fate() == Fate::Away {
+            return Err(error);
         }
+        tracing::info!(room = %self.id, %error, "a notice about undelivered messages could not be sent");
+        Ok(())
     }
 }

@@ -23,6 +23,7 @@ use crate::{
     },
     ids::{Ghost, Person},
     introduction::Refusal,
+    matrix::Fate,
     relay::{self, Context, Masking, TranslateError},
     store::{Batch, prefix},
 };
@@ -279,13 +280,15 @@ impl Room {
         }
     }
 
+    /// Redacts the copy of an event. Returns `false` if that is not possible because the copy is no
+    /// longer known.
     pub(in crate::engine) async fn redact_copy(
         &self,
         conversation: &Conversation,
         redaction: &OwnedEventId,
         of: &OwnedEventId,
         route: &Route,
-    ) -> Result<(), EngineError> {
+    ) -> Result<bool, EngineError> {
         let there = self.other_room(conversation, route.target)?;
         let map = EventMap {
             store: self.engine.store(),
@@ -295,24 +298,52 @@ impl Room {
         // A person who redacts somebody else's message in their own portal does not remove the
         // original.
         let Some(copy) = map.copy(of)? else {
-            return Ok(());
+            return Ok(!self.is_forgotten(conversation, of, route).await?);
         };
         let by = usize::try_from(copy.by).unwrap_or(usize::MAX);
         let moderates = route.source == RoomRole::Origin && !conversation.direct;
         if by != route.sender && !moderates {
-            return Ok(());
+            return Ok(true);
         }
         let Some(author) = conversation.people.get(by) else {
-            return Ok(());
+            return Ok(true);
         };
         let acting = self.engine.as_user(&author.ghost)?;
         let cause = redaction.as_str();
         let transaction = transaction_id(&author.ghost, &there, "carry-take-back", cause);
         let homeserver = self.engine.homeserver();
-        homeserver
-            .redact(acting.actor(), &there, &copy.event, None, transaction)
-            .await?;
-        Ok(())
+        let redacting = homeserver.redact(acting.actor(), &there, &copy.event, None, transaction);
+        match redacting.await {
+            // It is gone already.
+            Err(error) if !error.is_missing() => Err(error.into()),
+            _ => Ok(true),
+        }
+    }
+
+    /// Returns whether a message of a person is so old that its copies are no longer known.
+    async fn is_forgotten(
+        &self,
+        conversation: &Conversation,
+        event: &OwnedEventId,
+        route: &Route,
+    ) -> Result<bool, EngineError> {
+        let Some(ghost) = conversation.ghosts_at(route.source).next() else {
+            return Ok(false);
+        };
+        let acting = self.engine.as_user(&ghost.ghost)?;
+        let homeserver = self.engine.homeserver();
+        let event = match homeserver.event(acting.actor(), &self.id, event).await {
+            Ok(event) => event,
+            Err(error) if error.fate() == Fate::Final => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        let event = event.and_then(|json| RoomEvent::parse(json.get(), Some(&self.id)));
+        let remember = self.engine.settings().conversations.remember;
+        let now = self.engine.now();
+        Ok(event.is_some_and(|event| {
+            let is_old = event.sent_at.is_some_and(|at| now.since(at) > remember);
+            is_old && event.kind == "m.room.encrypted" && !self.engine.is_ours(&event.sender)
+        }))
     }
 }
 

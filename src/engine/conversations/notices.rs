@@ -40,8 +40,9 @@ impl Room {
             (Err(error), Notice::UpgradeFailed { by }) if !error.is_transient() => {
                 let words = format!(
                     "The room was upgraded, but {ghost} can't move the conversation yet: the new \
-                     room is unencrypted, {ghost} isn't in it, or someone is in it who isn't in \
-                     the old one. Fix that and invite {ghost} again, or start a new chat."
+                     room is unencrypted, {ghost} isn't in it, someone is in it who isn't in the \
+                     old one, or a server doesn't answer. Fix that and invite {ghost} again, or \
+                     start a new chat."
                 );
                 self.notify_by_bot(by, &words, &cause).await
             }

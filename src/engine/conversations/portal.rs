@@ -13,7 +13,7 @@ use crate::{
     },
     ids::Ghost,
     introduction::Refusal,
-    matrix::MEGOLM,
+    matrix::{Fate, MEGOLM},
     store::Batch,
 };
 
@@ -259,7 +259,17 @@ impl Engine {
             Err(EngineError::Matrix(error)) if error.is_refusal() => {
                 Err(EngineError::Refused(Refusal::Impossible))
             }
-            other => other,
+            Err(error) => {
+                let error = self.unless_outage(error).await;
+                let is_ours = owner.user.server_name() == self.settings().server_name
+                    || error.is_outage()
+                    || error.is_of_own_homeserver();
+                if is_ours || error.fate() != Fate::Failing {
+                    return Err(error);
+                }
+                Err(EngineError::Unanswered(Box::new(error)))
+            }
+            Ok(()) => Ok(()),
         }
     }
 }

@@ -60,13 +60,17 @@ impl Room {
     }
 
     /// Lets the introduction decide what follows when an effect is given up.
-    pub(in crate::engine) fn give_up_introduction(
+    pub(in crate::engine) async fn give_up_introduction(
         &mut self,
         number: u64,
         ghost: &Ghost,
         effect: Effect,
         error: &EngineError,
     ) -> Result<(), EngineError> {
+        // The invite stands, and is not accepted: no key that comes for it is kept.
+        if let Effect::Decline { .. } = effect {
+            self.turn_away_unless_invited(ghost).await?;
+        }
         let input = Input::Refused(effect, error.refusal());
         self.introduction_goes_on(ghost, &input, self.outbox_done(number))
     }

@@ -147,11 +147,13 @@ impl Room {
         let acting = self.engine.as_user(&introduction.ghost)?;
         // The same message may be quoted again, and taken back again.
         let transaction = self.transaction_id(&introduction.ghost, "take-back", passed.as_str());
-        self.engine
-            .homeserver()
-            .redact(acting.actor(), &self.id, &passed, None, transaction)
-            .await?;
-        Ok(())
+        let homeserver = self.engine.homeserver();
+        let redacting = homeserver.redact(acting.actor(), &self.id, &passed, None, transaction);
+        match redacting.await {
+            // It is gone already.
+            Err(error) if !error.is_missing() => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{
     ids::Ghost,
     introduction::{Introduction, Phase},
     store::{Batch, Store, prefix},
-    testing::{self, EventFactory, FakeHomeserver, NOW, TestClock, TestEngine},
+    testing::{self, EventFactory, FakeHomeserver, NOW, Outage, TestClock, TestEngine},
 };
 
 const ALICE: &str = "@alice:hs.test";
@@ -148,6 +148,92 @@ async fn an_invite_that_is_taken_back_before_it_is_declined_leaves_nothing() {
     assert!(!machines.expects_room(&ghost("kim"), &room()).unwrap());
     assert!(!house.store.contains::<Rooms>(&room()).unwrap());
     assert_eq!(house.requests_to("/leave"), 0);
+}
+
+#[tokio::test]
+async fn an_invite_that_cannot_be_declined_leaves_no_room_whose_keys_are_kept() {
+    let house = House::new().await;
+    house.claim("kim").await;
+    house.close("kim").await;
+    let mut actor = house.actor(&room());
+    let machines = house.engine.machines();
+    machines.expect_room(&ghost("kim"), &room()).await.unwrap();
+    house.invite(&mut actor, &ghost("kim"), NOW).await;
+    // The server of the room does not answer.
+    house.fake.refuse("/leave", 502);
+    house.clock.advance(Duration::from_secs(2));
+    for wait in [0, 5, 6] {
+        house.clock.advance(Duration::from_secs(wait * 60));
+        while let Ok(true) = actor.step().await {}
+    }
+    assert!(house.requests_to("/leave") > 1, "it is tried");
+    assert!(!machines.expects_room(&ghost("kim"), &room()).unwrap());
+    assert!(!house.store.contains::<Rooms>(&room()).unwrap());
+}
+
+#[tokio::test]
+async fn an_introduction_goes_on_after_an_outage_at_any_of_its_steps() {
+    let samuel = UserId::parse("@samuel:hs.test").unwrap();
+    let alice = UserId::parse(ALICE).unwrap();
+    let second = Duration::from_secs(1);
+    for (n, outage) in (0..8).zip(
+        [Outage::Failing(500), Outage::Proxy(502)]
+            .into_iter()
+            .cycle(),
+    ) {
+        let house = House::new().await;
+        house.claim("kim").await;
+        house.fake.add_room(&room(), &[&alice]);
+        let mut actor = house.actor(&room());
+        let invite = house.invited(&room(), &ghost("kim"), NOW);
+        let arrived = InboxItem::Event(invite.to_string());
+        let mut batch = Batch::new();
+        batch
+            .put::<Inbox>(&(room(), house.engine.next()), &arrived)
+            .unwrap();
+        house.store.apply(batch).unwrap();
+        house.engine.mark_durable(house.engine.next());
+        for _ in 0..n {
+            actor.step().await.unwrap();
+            house.clock.advance(second);
+        }
+        house.fake.begin_outage(outage);
+        for minutes in [0, 11, 54, 60] {
+            house.clock.advance(minutes * 60 * second);
+            while let Ok(true) = actor.step().await {}
+        }
+        house.fake.end_outage();
+        for _ in 0..30 {
+            house.clock.advance(second);
+            while let Ok(true) = actor.step().await {}
+        }
+        assert_eq!(house.fake.membership(&room(), &samuel), "invite", "{n}");
+        assert_eq!(house.fake.membership(&room(), &ghost("kim")), "leave");
+    }
+}
+
+#[tokio::test]
+async fn an_invite_that_cannot_be_handled_is_declined() {
+    let house = House::new().await;
+    house.claim("kim").await;
+    for by_sync in [false, true] {
+        let room = OwnedRoomId::try_from(format!("!{by_sync}:hs.test")).unwrap();
+        let mut actor = house.actor(&room);
+        let invite = house.invited(&room, &ghost("kim"), NOW).to_string();
+        let arrived = if by_sync {
+            InboxItem::Invite {
+                user: ghost("kim").into(),
+                state: vec![invite],
+            }
+        } else {
+            InboxItem::Event(invite)
+        };
+        actor.room.give_up(1, arrived).await.unwrap();
+        assert!(matches!(phase(&actor), Some(Phase::Declining { .. })));
+        house.clock.advance(Duration::from_secs(2));
+        steps(&mut actor).await;
+        assert_eq!(house.fake.membership(&room, &ghost("kim")), "leave");
+    }
 }
 
 fn phase(actor: &RoomActor) -> Option<&Phase> {

@@ -91,7 +91,7 @@ fn failing() -> EngineError {
     failing_with(Some("M_UNKNOWN"))
 }
 
-/// A proxy that answers because the homeserver does not.
+/// A proxy that answers because a part of the homeserver does not.
 fn outage() -> EngineError {
     failing_with(None)
 }
@@ -141,7 +141,7 @@ async fn while_the_homeserver_is_away_no_time_runs() {
 }
 
 #[tokio::test]
-async fn while_a_proxy_answers_for_the_homeserver_everything_is_tried_for_an_hour() {
+async fn while_a_proxy_answers_for_a_part_of_the_homeserver_everything_is_tried_for_an_hour() {
     let second = Duration::from_secs(1);
     let event = || ruma::owned_event_id!("$event");
     let notice = IntroductionNotice::SendAgainEncrypted;
@@ -165,7 +165,7 @@ async fn while_a_proxy_answers_for_the_homeserver_everything_is_tried_for_an_hou
         assert!(actor.retries_effect(1, &effect, &outage()), "{kind}");
         clock.advance(3600 * second);
         assert!(actor.retries_effect(1, &effect, &outage()), "{kind}");
-        // The homeserver is back, and the time that it is given begins now.
+        // That part is back, and the time that it is given begins now.
         assert!(actor.retries_effect(1, &effect, &failing()), "{kind}");
         clock.advance(29 * second);
         assert!(actor.retries_effect(1, &effect, &failing()), "{kind}");
@@ -175,12 +175,12 @@ async fn while_a_proxy_answers_for_the_homeserver_everything_is_tried_for_an_hou
 }
 
 #[tokio::test]
-async fn words_are_not_lost_when_the_homeserver_fails_for_a_minute() {
+async fn words_and_what_is_said_about_them_are_tried_for_ten_minutes_if_they_fail_alone() {
     let event = ruma::owned_event_id!("$event");
     let notice = IntroductionNotice::SendAgainEncrypted;
     let users = || vec!["@samuel:hs.test".try_into().unwrap()];
     let unknown = || EngineError::Encrypt(EncryptError::KeysUnknown { users: users() });
-    for effect in [
+    let of_introduction = [
         Effect::PassOn {
             event: event.clone(),
             edit: None,
@@ -194,9 +194,18 @@ async fn words_are_not_lost_when_the_homeserver_fails_for_a_minute() {
             notice: notice.clone(),
         },
         Effect::TellAsker { notice },
-    ] {
+        Effect::ShowLine,
+    ];
+    let told = QueuedEffect::Conversation {
+        conversation: ConversationId::new("c"),
+        effect: conversation::Effect::SendNotice {
+            notice: conversation::Notice::Waiting,
+            cause: "cause".to_owned(),
+        },
+    };
+    let of_introduction = of_introduction.map(introduction).into_iter();
+    for effect in of_introduction.chain([told]) {
         let (mut actor, _, clock) = actor().await;
-        let effect = introduction(effect);
         let kind = effect.kind();
         assert!(actor.retries_effect(1, &effect, &failing()), "{kind}");
         clock.advance(Duration::from_secs(10 * 60));
@@ -207,6 +216,23 @@ async fn words_are_not_lost_when_the_homeserver_fails_for_a_minute() {
         assert!(actor.retries_effect(2, &effect, &unknown()), "{kind}");
         clock.advance(Duration::from_secs(31));
         assert!(!actor.retries_effect(2, &effect, &unknown()), "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_and_the_last_look_back_are_no_optional_steps() {
+    for effect in [
+        introduction(Effect::HandOver),
+        introduction(Effect::LookBack),
+        QueuedEffect::Control(ControlEffect::ShowRequest { number: 1 }),
+        QueuedEffect::Control(ControlEffect::ShowLine { number: 1 }),
+    ] {
+        let (mut actor, _, clock) = actor().await;
+        assert!(actor.retries_effect(1, &effect, &failing()));
+        clock.advance(Duration::from_secs(10 * 60));
+        assert!(actor.retries_effect(1, &effect, &failing()), "{effect:?}");
+        clock.advance(Duration::from_secs(1));
+        assert!(!actor.retries_effect(1, &effect, &failing()), "{effect:?}");
     }
 }
 
@@ -285,7 +311,7 @@ async fn no_pause_is_longer_than_what_is_left_of_the_time() {
         message: String::new(),
         retry_after: Some(Duration::from_secs(40)),
     });
-    let optional = introduction(Effect::HandOver);
+    let optional = introduction(Effect::ShowAs);
     assert!(actor.retries_effect(2, &optional, &limited));
     assert_eq!(actor.pause_after(&limited), Duration::from_secs(40));
     assert!(actor.retries_effect(2, &optional, &failing()));

@@ -323,15 +323,16 @@ impl IntroductionStep<'_> {
 
     fn refused(&mut self, effect: &Effect, why: &Refusal) {
         match effect {
-            Effect::Join => {
-                self.state.phase = Phase::Leaving;
-                self.effects
-                    .extend([Effect::Leave { reason: None }, Effect::Forget]);
+            // A server did not answer in time; the asker waits for a word.
+            Effect::Join | Effect::Look | Effect::TurnOnEncryption
+                if *why == Refusal::Failing && self.state.phase != Phase::Closing =>
+            {
+                self.effects.retain(|effect| *effect != Effect::Look);
+                self.leave(Some(Reason::NotNow));
             }
+            Effect::Join => self.leave(None),
             // Nothing more can be seen, but what was heard is passed on or asked for again.
-            Effect::Look if *why == Refusal::Failing && self.state.phase == Phase::Closing => {
-                self.close();
-            }
+            Effect::Look if *why == Refusal::Failing => self.close(),
             // The ghost was removed: it can do nothing more here.
             Effect::Look => self.leave(None),
             Effect::TurnOnEncryption => {
@@ -355,6 +356,7 @@ impl IntroductionStep<'_> {
             Effect::InviteOwner => self.leave(Some(Reason::MayNotInvite)),
             Effect::PassOn { event, .. } => self.not_passed_on(event, why),
             Effect::PassOnEdit { event, of } => self.edit_not_passed_on(event, of, why),
+            Effect::TakeBack { .. } => self.send_notice(IntroductionNotice::NotTakenBack),
             Effect::LookBack => self.effects.push(Effect::Forget),
             Effect::Forget => self.state.end(),
             _ => {}

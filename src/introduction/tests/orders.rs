@@ -120,10 +120,11 @@ impl Watched {
     /// somebody has left or removed it.
     fn check_leaving(&self, input: &Input, effects: &[Effect]) -> Result<(), TestCaseError> {
         let state = self.play.state.as_ref().unwrap();
-        let somebody_left = matches!(
-            input,
-            Input::Member { .. } | Input::Refused(Effect::Look | Effect::Join, _)
-        );
+        let somebody_left = match input {
+            Input::Member { .. } => true,
+            Input::Refused(Effect::Look | Effect::Join, why) => *why != Refusal::Failing,
+            _ => false,
+        };
         let says_why = effects.iter().any(|effect| match effect {
             Effect::Leave { reason } => reason.is_some(),
             Effect::SendNotice { notice } => matches!(

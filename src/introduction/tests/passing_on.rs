@@ -469,3 +469,21 @@ fn what_cannot_be_passed_on_is_asked_for_again_once_the_owner_can_read() {
         assert_eq!(play.effects, [Effect::SendReply { to, notice }]);
     }
 }
+
+#[test]
+fn who_deletes_what_cannot_be_taken_back_is_told_once() {
+    let mut play = lingering(false);
+    play.says(second(), MessageKind::Line);
+    play.carry_out(&view(&[]));
+    let cannot =
+        |effect: &Effect| matches!(effect, Effect::TakeBack { .. }).then_some(Refusal::Forbidden);
+    let told = Effect::SendNotice {
+        notice: IntroductionNotice::NotTakenBack,
+    };
+    delete(&mut play, first());
+    let done = play.carry_out_with(&view(&[]), cannot);
+    assert_eq!(done, [Effect::TakeBack { of: first() }, told]);
+    delete(&mut play, second());
+    let done = play.carry_out_with(&view(&[]), cannot);
+    assert_eq!(done, [Effect::TakeBack { of: second() }]);
+}

@@ -139,3 +139,30 @@ fn a_crowd_is_left_at_once() {
         reason: Some(Reason::TooManyMembers)
     }));
 }
+
+#[test]
+fn a_ghost_that_a_server_keeps_from_joining_or_looking_says_so() {
+    let mut unencrypted = view(&[]);
+    unencrypted.encryption = None;
+    for (given_up, view) in [
+        (Effect::Join, view(&[])),
+        (Effect::Look, view(&[])),
+        (Effect::TurnOnEncryption, unencrypted),
+    ] {
+        for (why, reason) in [
+            (Refusal::Failing, Some(Reason::NotNow)),
+            (Refusal::Forbidden, None),
+        ] {
+            let mut play = Play::admitted();
+            let refuse = |effect: &Effect| (*effect == given_up).then(|| why.clone());
+            let done = play.carry_out_with(&view, refuse);
+            // What the room does not allow is said as before.
+            let reason = match given_up {
+                Effect::TurnOnEncryption => reason.or(Some(Reason::NotEncrypted)),
+                _ => reason,
+            };
+            let leaving = [Effect::Leave { reason }, Effect::Forget];
+            assert_eq!(done[done.len() - 2..], leaving, "{given_up:?}, {why:?}");
+        }
+    }
+}

@@ -14,7 +14,7 @@ use crate::{
     matrix::{Homeserver, HomeserverOptions},
 };
 
-pub(crate) use fake_homeserver::{Held, When};
+pub(crate) use fake_homeserver::{Held, Outage, When};
 
 /// Who makes the rooms that a user is put into.
 const HOST: &str = "@alice:hs.test";

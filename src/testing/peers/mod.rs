@@ -6,7 +6,7 @@ mod homeserver;
 mod person;
 
 pub(crate) use crowd::{claimed_devices, device_keys};
-pub(crate) use homeserver::{FakeHomeserver, Held, When};
+pub(crate) use homeserver::{FakeHomeserver, Held, Outage, When};
 pub(crate) use person::{Person, encrypted_event};
 
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::*;
 use crate::{
     engine::{inbox::dedup::SEEN_FOR, records::Inbox},
-    matrix::Transaction,
+    matrix::{MatrixError, Transaction},
+    testing::Outage,
 };
 
 #[tokio::test]
@@ -269,4 +270,67 @@ async fn commands_with_half_an_emoji_or_beyond_us_are_answered() {
         panic!("nothing is said");
     };
     assert_eq!(notice, crate::bot::texts::not_understood());
+}
+
+#[tokio::test]
+async fn a_command_whose_key_cannot_come_during_an_outage_goes_on_waiting() {
+    let house = House::new().await;
+    let room = owned_room_id!("!control:hs.test");
+    let mut actor = house.control_room(&room);
+    let control = actor.room.record.control.as_mut().unwrap();
+    control.waiting.push(("$one".try_into().unwrap(), NOW));
+    actor.room.commit(Batch::new(), []).unwrap();
+    let minutes = |n| std::time::Duration::from_secs(n * 60);
+    house.fake.begin_outage(Outage::Failing(500));
+    for _ in 0..3 {
+        house.clock.advance(minutes(5));
+        actor.tick().await.unwrap();
+        assert!(house.due(&room).is_empty(), "nobody knows whether it comes");
+    }
+    house.fake.end_outage();
+    house.clock.advance(minutes(4));
+    actor.tick().await.unwrap();
+    assert!(house.due(&room).is_empty());
+    house.clock.advance(minutes(1));
+    actor.tick().await.unwrap();
+    assert_eq!(kinds(&house.due(&room)), ["bot-send-notice"]);
+}
+
+#[tokio::test]
+async fn what_the_bot_wanted_to_say_is_kept_if_it_has_no_room_for_it_now() {
+    let house = House::new().await;
+    let room = owned_room_id!("!control:hs.test");
+    let notice = InboxItem::Notify {
+        person: samuel(),
+        plain: "hello".to_owned(),
+        html: "hello".to_owned(),
+        source: "source".to_owned(),
+    };
+    house.actor(&room).room.give_up(1, notice).await.unwrap();
+    let kept = house
+        .store
+        .scan::<PendingNotices>(&prefix(&samuel()), None, 10);
+    let kept: Vec<_> = kept.unwrap().into_iter().map(|(_, it)| it.0).collect();
+    assert_eq!(kept, ["hello"]);
+}
+
+#[tokio::test]
+async fn the_bot_says_why_it_leaves_a_room_that_it_could_not_look_at() {
+    let house = House::new().await;
+    let room = owned_room_id!("!control:hs.test");
+    let failing = MatrixError::Failing {
+        status: http::StatusCode::INTERNAL_SERVER_ERROR,
+        errcode: Some("M_UNKNOWN".to_owned()),
+        message: String::new(),
+        retry_after: None,
+    };
+    let (look, error) = (ControlEffect::Look, failing.into());
+    let mut actor = house.control_room(&room);
+    let given_up = actor.room.give_up_control(1, &look, &error);
+    given_up.await.unwrap();
+    let due = house.due(&room);
+    let ControlEffect::Leave { reason } = &due[0] else {
+        panic!("{due:?}");
+    };
+    assert_eq!(reason.as_deref(), Some(crate::bot::texts::NO_ANSWER));
 }

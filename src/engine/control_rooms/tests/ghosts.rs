@@ -37,7 +37,9 @@ async fn a_ghost_that_could_not_be_made_is_made_later_and_its_owner_told() {
             message: String::new(),
         })
     };
-    actor.room.give_up_control(1, &make, &refused()).unwrap();
+    let error = refused();
+    let given_up = actor.room.give_up_control(1, &make, &error);
+    given_up.await.unwrap();
     let words = |effects: &[ControlEffect]| match effects {
         [ControlEffect::SendNotice { notice, .. }] => notice.plain.clone(),
         other => panic!("{other:?}"),

@@ -26,7 +26,9 @@ use tokio::sync::Notify;
 
 use crate::{
     clock::Timestamp,
-    conversation::{Conversation, Effect, Home, Input, Notice, PortalStatus, RoomRole},
+    conversation::{
+        Conversation, Effect, Home, Input, Notice, Participant, PortalStatus, RoomRole,
+    },
     crypto::DecryptError,
     engine::{
         Engine, EngineError,

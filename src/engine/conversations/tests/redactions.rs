@@ -124,3 +124,84 @@ async fn what_waited_when_the_service_crashed_counts_as_sent() {
     let number = talk.engine.next();
     assert!(!is_maybe_sent(talk, number, "$newer").await);
 }
+
+/// What the deleter reads.
+fn not_deleted_notices(it: &Talk) -> Vec<String> {
+    let notices = it.notices(&origin()).into_iter();
+    notices.map(|notice| notice.text()).collect()
+}
+
+fn redact_copy(of: &str) -> Effect {
+    Effect::RedactCopy {
+        event: owned_event_id!("$redaction"),
+        of: of.try_into().unwrap(),
+        sender: 0,
+        target: RoomRole::Portal(1),
+    }
+}
+
+#[tokio::test]
+async fn who_deletes_something_that_cannot_be_deleted_elsewhere_is_told() {
+    let redact_all = Effect::RedactCopiesOf {
+        person: 0,
+        target: RoomRole::Portal(1),
+    };
+    for effect in [redact_copy("$one"), redact_all] {
+        let mut it = Talk::begun().await;
+        let number = it.put_due(effect.clone());
+        let error = EngineError::Refused(crate::introduction::Refusal::Forbidden);
+        let (room, talk) = (&mut it.actor.room, id());
+        let given_up = room.give_up_conversation(number, &talk, &effect, &error);
+        given_up.await.unwrap();
+        let told = not_deleted_notices(&it);
+        assert!(
+            matches!(&told[..], [text] if text.contains("can still be read")),
+            "{told:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_deletion_is_not_told_of_that_the_homeserver_knows_nothing_about() {
+    let mut it = TwoPeople::begin(true).await;
+    it.alice_says("oh no").await;
+    it.go_on().await;
+    let of = it.talk.carries();
+    assert_eq!((of.len(), it.talk.fake.sent(&portal())), (0, 1));
+    let copies = it
+        .talk
+        .store
+        .scan::<EventCopies>(&prefix(&origin()), None, 9);
+    let ((_, of, _), _) = copies.unwrap().remove(0);
+    // It is gone already.
+    it.talk.fake.refuse("/redact/", 404);
+    let number = it.talk.put_due(redact_copy(of.as_str()));
+    it.talk.carry_out(number).await;
+    assert!(not_deleted_notices(&it.talk).is_empty());
+}
+
+#[tokio::test]
+async fn who_deletes_a_message_that_is_no_longer_remembered_is_told() {
+    let mut it = TwoPeople::begin(true).await;
+    let body = serde_json::to_vec(&json!({"algorithm": "m.megolm.v1.aes-sha2"})).unwrap();
+    let path = format!(
+        "/_matrix/client/v3/rooms/{}/send/m.room.encrypted/t",
+        origin()
+    );
+    let sent = it.alice.ask("PUT", &path, "", body).await;
+    let sent: Value = serde_json::from_slice(&sent.body).unwrap();
+    let of = sent["event_id"].as_str().unwrap();
+
+    // Nothing of it was passed on, and its sender was told then.
+    let number = it.talk.put_due(redact_copy(of));
+    it.talk.carry_out(number).await;
+    assert!(not_deleted_notices(&it.talk).is_empty());
+
+    let remember = it.talk.engine.settings().conversations.remember;
+    it.talk.clock.advance(remember + 60 * DAY);
+    for (of, is_told) in [("$made-up", false), (of, true)] {
+        let number = it.talk.put_due(redact_copy(of));
+        it.talk.carry_out(number).await;
+        assert_eq!(!not_deleted_notices(&it.talk).is_empty(), is_told, "{of}");
+    }
+}

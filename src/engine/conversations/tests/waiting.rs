@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     crypto::CryptoError,
     engine::{conversations::failures::not_delivered, event::RoomEvent},
-    testing::When,
+    testing::{Outage, When},
 };
 
 #[tokio::test]
@@ -382,4 +382,142 @@ async fn lost_sessions_are_remembered_for_a_week_and_few_of_a_room() {
     it.clock.advance(7 * DAY - Duration::from_secs(5));
     it.engine.forget_lost_sessions().unwrap();
     assert_eq!(known(&it), 5);
+}
+
+#[tokio::test]
+async fn what_is_written_during_an_outage_arrives_once_and_nobody_is_told_anything() {
+    let minute = Duration::from_secs(60);
+    for outage in [Outage::Failing(500), Outage::Proxy(504)] {
+        let mut it = TwoPeople::begin(true).await;
+        it.alice_says("first").await;
+        it.talk.fake.begin_outage(outage);
+        for wait in [0, 11, 54, 60] {
+            it.talk.clock.advance(wait * minute);
+            it.go_on().await;
+            assert_eq!(it.talk.carries().len(), 1, "{outage:?}: it waits");
+        }
+        it.talk.fake.end_outage();
+        it.talk.clock.advance(minute);
+        it.go_on().await;
+        assert_eq!(it.talk.fake.sent(&portal()), 1, "{outage:?}");
+        assert_eq!(it.told_to_alice().await, [""; 0], "{outage:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_is_to_be_told_of_a_lost_message_is_told_later_if_that_fails_too() {
+    let minute = Duration::from_secs(60);
+    let mut it = TwoPeople::begin(true).await;
+    // The homeserver answers, and can send nothing.
+    it.talk.fake.refuse("/send/", 500);
+    it.alice_says("hello?").await;
+    let pauses = [0, 5, 6, 0, 5, 4];
+    for pause in pauses {
+        it.talk.clock.advance(pause * minute);
+        let actor = &mut it.talk.actor;
+        while let Ok(true) = actor.step().await {}
+    }
+    assert_eq!(it.talk.carries(), [""; 0], "it is given up");
+    assert_eq!(it.talk.notices(&origin()).len(), 1);
+    it.talk.fake.refuse_nothing();
+    it.go_on().await;
+    assert_eq!(it.told_to_alice().await, [not_delivered(&talk())]);
+}
+
+#[tokio::test]
+async fn a_key_that_cannot_come_during_an_outage_is_waited_for() {
+    let (mut it, alice) = with_alice().await;
+    let event = alice.says(&origin(), &[&sam()], "hello").await;
+    let event: Value = serde_json::from_str(event.get()).unwrap();
+    let device = it.engine.machines().device_of(&sam()).unwrap().unwrap();
+    let key = it.fake.take_incoming(&sam(), &device);
+    it.keep(&event);
+    let id = event["event_id"].as_str().unwrap();
+    let number = it.put_due(forward(id, RoomRole::Portal(1), true));
+    assert!(!it.try_again(number).await, "its key has not come");
+    it.fake.begin_outage(Outage::Failing(503));
+    for _ in 0..3 {
+        it.clock.advance(Duration::from_secs(61));
+        assert!(!it.try_again(number).await, "nobody knows whether it comes");
+    }
+    it.fake.end_outage();
+    it.clock.advance(Duration::from_secs(61));
+    let machines = it.engine.machines().clone();
+    machines.receive_and_respond(&sam(), key).await.unwrap();
+    assert!(it.try_again(number).await);
+    assert_eq!(it.fake.sent(&portal()), 1);
+    assert_eq!(it.notices(&origin()), []);
+}
+
+/// The room of Kim, whose server is another one.
+fn kims() -> OwnedRoomId {
+    room_id!("!kims:hs.test").to_owned()
+}
+
+/// Alice, Samuel, and Kim, who is yet to be invited and whose server does not answer.
+async fn with_kim() -> TwoPeople {
+    let it = TwoPeople::begin(true).await;
+    let mut group = talk();
+    let home = Home::Portal {
+        room: Some(kims()),
+        status: PortalStatus::NotInvited,
+    };
+    group.direct = false;
+    group.people.push(Participant {
+        user: crate::ids::Person::new(user_id!("@kim:far.org").to_owned()),
+        ..participant("kim", "kim", home)
+    });
+    let mut batch = Batch::new();
+    batch.put::<Conversations>(&id(), &group).unwrap();
+    it.talk.store.apply(batch).unwrap();
+    let kim = user_id!("@_dm_kim:hs.test");
+    let machines = it.talk.engine.machines();
+    machines.provision(kim, "Kim").await.unwrap();
+    let fake = &it.talk.fake;
+    fake.add_room(&kims(), &[&alices_ghost(), &sam()]);
+    fake.refuse("@kim:far.org", 502);
+    it
+}
+
+#[tokio::test]
+async fn an_owner_whose_server_does_not_answer_holds_up_nobody_else() {
+    let mut it = with_kim().await;
+    for n in 1..=3 {
+        it.alice_says("hello").await;
+        it.go_on().await;
+        assert_eq!(it.talk.fake.sent(&portal()), n);
+    }
+    assert_eq!(it.talk.carries().len(), 3, "they wait for Kim");
+    let asked = |it: &TwoPeople| {
+        let log = it.talk.fake.log().into_iter();
+        log.filter(|line| line.contains("@kim:far.org")).count()
+    };
+    assert_eq!(asked(&it), 1);
+    it.talk.clock.advance(Duration::from_secs(31));
+    it.go_on().await;
+    assert_eq!(asked(&it), 2);
+
+    it.talk.fake.refuse_nothing();
+    it.talk.clock.advance(Duration::from_secs(61));
+    it.go_on().await;
+    assert!(it.talk.outbox(&origin()).is_empty());
+    assert_eq!(it.talk.fake.sent(&portal()), 3);
+    assert_eq!(it.talk.fake.sent(&kims()), 3);
+    assert_eq!(it.told_to_alice().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn who_writes_to_an_owner_whose_server_stays_silent_is_told() {
+    let mut it = with_kim().await;
+    it.alice_says("hello").await;
+    for _ in 0..12 {
+        it.go_on().await;
+        it.talk.clock.advance(Duration::from_secs(61));
+    }
+    assert_eq!(it.talk.fake.sent(&portal()), 1);
+    assert!(it.talk.outbox(&origin()).is_empty());
+    let known = it.talk.store.get::<Conversations>(&id()).unwrap().unwrap();
+    assert!(!known.ended && !known.people[2].takes_part());
+    let told = it.told_to_alice().await;
+    assert!(told.contains(&not_delivered(&known).to_owned()), "{told:?}");
 }

@@ -1,0 +1,239 @@
+//! Lanes: whose effects are overtaken in a room, because nobody can reach that person.
+//!
+//! What an outbox holds for one masked person of a conversation is a lane. When the server of a
+//! portal's owner does not answer an invite, the owner's lane pauses: its effects stay in the outbox,
+//! in their order, and those behind them go on. An effect that must come after all others, as when
+//! the ghosts leave, lets none of them pause.
+
+use std::{collections::HashMap, time::Duration};
+
+use ruma::OwnedRoomId;
+
+use crate::{
+    clock::Timestamp,
+    conversation::{Effect, RoomRole},
+    engine::records::{OutboxItem, QueuedEffect},
+    ids::ConversationId,
+};
+
+/// The first pause of a lane; it doubles with each further one. An attempt holds up the room for as
+/// long as another server is waited for.
+const FIRST_PAUSE: Duration = Duration::from_secs(30);
+/// The longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2 * 60);
+/// How long a person is waited for.
+const WAIT: Duration = Duration::from_secs(10 * 60);
+
+/// An effect in an outbox, with its room and number.
+pub(super) type Queued = ((OwnedRoomId, u64), OutboxItem);
+
+/// A conversation, and the index of a person in it.
+type LaneId = (ConversationId, usize);
+
+/// The lanes of a room that pause.
+#[derive(Debug, Default)]
+pub(super) struct Lanes {
+    paused: HashMap<LaneId, PausedLane>,
+    /// Whether an effect is queued that must come after all others.
+    is_closing: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct PausedLane {
+    since: Timestamp,
+    pause: Duration,
+    until: Timestamp,
+}
+
+/// Returns the lane that an effect belongs to.
+fn lane_of(what: &QueuedEffect) -> Option<LaneId> {
+    let QueuedEffect::Conversation {
+        conversation,
+        effect,
+    } = what
+    else {
+        return None;
+    };
+    let person = match effect {
+        Effect::EnsurePortal { person } => *person,
+        Effect::ForwardEvent { target, .. }
+        | Effect::RedactCopy { target, .. }
+        | Effect::RedactCopiesOf { target, .. } => match target {
+            RoomRole::Portal(person) => *person,
+            RoomRole::Origin => return None,
+        },
+        _ => return None,
+    };
+    Some((conversation.clone(), person))
+}
+
+/// Returns whether an effect must come after all that were queued before.
+fn is_last(what: &QueuedEffect) -> bool {
+    let QueuedEffect::Conversation { effect, .. } = what else {
+        return false;
+    };
+    matches!(
+        effect,
+        Effect::LeaveRoom | Effect::DeleteGhosts { .. } | Effect::FollowUpgrade { .. }
+    )
+}
+
+impl Lanes {
+    /// Returns whether no lane pauses.
+    pub(super) fn is_empty(&self) -> bool {
+        self.paused.is_empty()
+    }
+
+    /// Returns what is to be carried out now of all that is queued, in order.
+    pub(super) fn due(&mut self, queued: Vec<Queued>, now: Timestamp, most: usize) -> Vec<Queued> {
+        self.is_closing = queued.iter().any(|(_, due)| is_last(&due.what));
+        let lanes: Vec<LaneId> = queued
+            .iter()
+            .filter_map(|(_, due)| lane_of(&due.what))
+            .collect();
+        self.paused.retain(|lane, _| lanes.contains(lane));
+        let mut due = queued;
+        due.retain(|(_, due)| !self.holds(&due.what, now));
+        due.truncate(most);
+        due
+    }
+
+    /// Returns whether this effect waits for its lane.
+    pub(super) fn holds(&self, what: &QueuedEffect, now: Timestamp) -> bool {
+        if self.is_closing || self.paused.is_empty() {
+            return false;
+        }
+        let lane = lane_of(what).and_then(|lane| self.paused.get(&lane));
+        lane.is_some_and(|lane| now < lane.until)
+    }
+
+    /// Lets the lane of an effect pause, whose person cannot be reached. Returns `false` if they have
+    /// been waited for long enough, and `None` if the effect has no lane that may pause.
+    pub(super) fn pause(&mut self, what: &QueuedEffect, now: Timestamp) -> Option<bool> {
+        let id = lane_of(what).filter(|_| !self.is_closing)?;
+        let lane = self.paused.entry(id).or_insert(PausedLane {
+            since: now,
+            pause: FIRST_PAUSE / 2,
+            until: now,
+        });
+        if now.since(lane.since) >= WAIT {
+            return Some(false);
+        }
+        lane.pause = (lane.pause * 2).min(LONGEST_PAUSE);
+        lane.until = (now + lane.pause).min(lane.since + WAIT);
+        Some(true)
+    }
+
+    /// Lets the lane of an effect go on, whose person was reached.
+    pub(super) fn resume(&mut self, what: &QueuedEffect) {
+        if !self.paused.is_empty()
+            && let Some(lane) = lane_of(what)
+        {
+            self.paused.remove(&lane);
+        }
+    }
+
+    /// Returns when the next lane goes on.
+    pub(super) fn next(&self, now: Timestamp) -> Option<Timestamp> {
+        let ends = self.paused.values().map(|lane| lane.until);
+        ends.filter(|until| *until > now).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Timestamp = Timestamp(1_795_376_395_450);
+
+    fn what(effect: Effect) -> QueuedEffect {
+        QueuedEffect::Conversation {
+            conversation: ConversationId::new("talk"),
+            effect,
+        }
+    }
+
+    fn forward(person: usize) -> QueuedEffect {
+        what(Effect::ForwardEvent {
+            event: "$event".try_into().unwrap(),
+            sender: 0,
+            target: RoomRole::Portal(person),
+            is_last: true,
+        })
+    }
+
+    fn queued(effects: &[QueuedEffect]) -> Vec<Queued> {
+        let room = OwnedRoomId::try_from("!room:hs.test").unwrap();
+        let numbered = (1..).zip(effects);
+        let item = |what: &QueuedEffect| OutboxItem {
+            what: what.clone(),
+            since: START,
+        };
+        numbered
+            .map(|(number, what)| ((room.clone(), number), item(what)))
+            .collect()
+    }
+
+    fn numbers(due: &[Queued]) -> Vec<u64> {
+        due.iter().map(|((_, number), _)| *number).collect()
+    }
+
+    #[test]
+    fn only_the_lane_of_one_person_pauses_and_goes_on_in_its_order() {
+        let mut lanes = Lanes::default();
+        let ensure = what(Effect::EnsurePortal { person: 1 });
+        let all = [ensure.clone(), forward(1), forward(2), forward(1)];
+        let due = |lanes: &mut Lanes, now| numbers(&lanes.due(queued(&all), now, 32));
+        assert_eq!(due(&mut lanes, START), [1, 2, 3, 4]);
+        assert_eq!(lanes.pause(&ensure, START), Some(true));
+        assert_eq!(due(&mut lanes, START), [3]);
+        let next = lanes.next(START).unwrap();
+        assert_eq!(next, START + FIRST_PAUSE);
+        assert_eq!(due(&mut lanes, next), [1, 2, 3, 4]);
+        assert_eq!(lanes.pause(&ensure, next), Some(true));
+        assert_eq!(lanes.next(next), Some(next + 2 * FIRST_PAUSE), "longer");
+        lanes.resume(&ensure);
+        assert_eq!(due(&mut lanes, next), [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn nobody_is_waited_for_longer_than_ten_minutes() {
+        let mut lanes = Lanes::default();
+        let (mut now, mut tries) = (START, 0);
+        lanes.due(queued(&[forward(1)]), now, 32);
+        while lanes.pause(&forward(1), now) == Some(true) {
+            now = lanes.next(now).unwrap();
+            tries += 1;
+        }
+        assert_eq!(now, START + WAIT);
+        assert!((5..10).contains(&tries), "{tries}");
+        // All that waited with it is given up too.
+        assert_eq!(lanes.pause(&forward(1), now), Some(false));
+        // What is written later is waited for anew.
+        lanes.due(queued(&[forward(2)]), now, 32);
+        assert_eq!(lanes.pause(&forward(1), now), Some(true));
+    }
+
+    #[test]
+    fn nothing_overtakes_before_a_room_is_left() {
+        let mut lanes = Lanes::default();
+        let all = [forward(1), what(Effect::LeaveRoom)];
+        lanes.due(queued(&all[..1]), START, 32);
+        assert_eq!(lanes.pause(&forward(1), START), Some(true));
+        assert_eq!(numbers(&lanes.due(queued(&all), START, 32)), [1, 2]);
+        assert_eq!(lanes.pause(&forward(1), START), None);
+    }
+
+    #[test]
+    fn what_has_no_lane_never_pauses() {
+        let mut lanes = Lanes::default();
+        let to_origin = what(Effect::ForwardEvent {
+            event: "$event".try_into().unwrap(),
+            sender: 1,
+            target: RoomRole::Origin,
+            is_last: true,
+        });
+        assert_eq!(lanes.pause(&to_origin, START), None);
+        assert!(lanes.is_empty());
+    }
+}
