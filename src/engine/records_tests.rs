@@ -262,6 +262,7 @@ fn what_waits_in_an_outbox() {
         ControlEffect::DeclineVerification { event: event() },
         ControlEffect::ShowRequest { number: 7 },
         ControlEffect::ShowLine { number: 7 },
+        ControlEffect::OfferAnswers { to: event() },
         ControlEffect::Forget,
     ];
     let control = control

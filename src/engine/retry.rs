@@ -197,7 +197,10 @@ impl Retry {
             ControlEffect::Forget => Self::UntilDone,
             // The person's server may be away.
             ControlEffect::Invite => Self::For(NEEDED),
-            ControlEffect::DeclineVerification { .. } => Self::For(OPTIONAL),
+            // The request says in words how it is answered.
+            ControlEffect::OfferAnswers { .. } | ControlEffect::DeclineVerification { .. } => {
+                Self::For(OPTIONAL)
+            }
             ControlEffect::SendNotice { .. } | ControlEffect::Bot(bot::Effect::Tell { .. })
                 if !is_about_readers(error) =>
             {

@@ -21,7 +21,7 @@ use crate::{
         records::{Outbox, QueuedEffect, RetainedEvents, Seen},
         room::{Room, transaction_id},
     },
-    ids::{Ghost, Person},
+    ids::Person,
     introduction::Refusal,
     relay::{self, Context, Masking, TranslateError},
     store::{Batch, prefix},
@@ -242,23 +242,6 @@ impl Room {
             }
         }
         Ok(false)
-    }
-
-    /// Sends an unencrypted event. Clients send reactions like this, and show no others.
-    async fn send_unencrypted(
-        &self,
-        ghost: &Ghost,
-        there: &OwnedRoomId,
-        kind: &str,
-        content: &Value,
-        transaction: ruma::OwnedTransactionId,
-    ) -> Result<OwnedEventId, EngineError> {
-        let acting = self.engine.as_user(ghost)?;
-        let content = serde_json::value::to_raw_value(content)?;
-        let homeserver = self.engine.homeserver();
-        Ok(homeserver
-            .send_message(acting.actor(), there, kind, &content, transaction)
-            .await?)
     }
 
     /// Returns the room of another role. A portal may not exist yet; an origin that is gone does not

@@ -133,15 +133,24 @@ impl Chat {
 
     /// Carries out everything that is due.
     async fn carry_out(&mut self) {
-        loop {
-            let due = self
-                .store
-                .scan::<Outbox>(&prefix(&here().to_owned()), None, 1);
-            let Some(((_, number), due)) = due.unwrap().pop() else {
-                return;
-            };
-            self.room.carry_out(number, due).await.unwrap();
-        }
+        carry_out(&mut self.room).await;
+    }
+
+    /// The room in which the bot answers Samuel.
+    async fn control_room(&self) -> Room {
+        let engine = self.room.engine.clone();
+        engine.machines().provision(&bot(), "Bot").await.unwrap();
+        let owner = testing::person("@samuel:hs.test");
+        let id = room_id!("!control:hs.test").to_owned();
+        self.fake.add_room(&id, &[owner, &bot()]);
+        let mut room = Room::load(engine, id.clone()).unwrap();
+        let mut control = Control::made(owner.clone(), NOW);
+        control.phase = ControlPhase::Ready;
+        room.record.control = Some(control);
+        let mut batch = Batch::new();
+        batch.put::<ControlRooms>(owner, &id).unwrap();
+        room.commit(batch, []).unwrap();
+        room
     }
 
     /// Alice's request to Samuel, who claims his handle for it.
@@ -171,6 +180,27 @@ impl Chat {
         let encoded = of.replace('$', "%24");
         let is_one = |line: &&String| line.contains(&of) || line.contains(&encoded);
         log.iter().filter(is_one).count()
+    }
+}
+
+/// Carries out everything that is due in a room.
+async fn carry_out(room: &mut Room) {
+    loop {
+        let store = room.engine.store().clone();
+        let due = store.scan::<Outbox>(&prefix(&room.id), None, 1);
+        let Some(((_, number), due)) = due.unwrap().pop() else {
+            return;
+        };
+        room.carry_out(number, due).await.unwrap();
+    }
+}
+
+/// Takes everything from a room's inbox.
+async fn take_in(room: &mut Room) {
+    let store = room.engine.store().clone();
+    let arrived = store.scan::<Inbox>(&prefix(&room.id), None, 10);
+    for ((_, number), item) in arrived.unwrap() {
+        room.dispatch(number, item).await.unwrap();
     }
 }
 
@@ -273,17 +303,9 @@ async fn what_turns_out_to_be_no_message_is_not_kept() {
 async fn a_line_that_comes_after_the_request_is_shown_once() {
     let mut chat = Chat::in_phase(Phase::Asking { until: NOW }).await;
     let engine = chat.room.engine.clone();
-    engine.machines().provision(&bot(), "Bot").await.unwrap();
     let owner = testing::person("@samuel:hs.test");
-    let control_room = room_id!("!control:hs.test").to_owned();
-    chat.fake.add_room(&control_room, &[owner, &bot()]);
-    let mut room = Room::load(engine.clone(), control_room.clone()).unwrap();
-    let mut control = Control::made(owner.clone(), NOW);
-    control.phase = ControlPhase::Ready;
-    room.record.control = Some(control);
-    let mut batch = Batch::new();
-    batch.put::<ControlRooms>(owner, &control_room).unwrap();
-    room.commit(batch, []).unwrap();
+    let mut room = chat.control_room().await;
+    let control_room = room.id.clone();
 
     let request = chat.request().await;
     let mut tx = engine.directory().begin().await;
@@ -307,6 +329,63 @@ async fn a_line_that_comes_after_the_request_is_shown_once() {
     assert!(request.line_shown.is_some());
     room.show_line(number, Batch::new()).await.unwrap();
     assert_eq!(chat.fake.sent(&control_room), 1, "only once");
+}
+
+#[tokio::test]
+async fn the_answers_to_a_request_are_there_to_be_clicked_and_only_the_owner_gives_one() {
+    let mut chat = Chat::in_phase(Phase::Asking { until: NOW }).await;
+    let engine = chat.room.engine.clone();
+    let owner = testing::person("@samuel:hs.test");
+    let mut room = chat.control_room().await;
+    chat.room.commit(Batch::new(), []).unwrap();
+    let request = chat.request().await;
+    let mut tx = engine.directory().begin().await;
+    let number = tx.open_request(owner, &request).unwrap().unwrap();
+    tx.commit().await.unwrap();
+    room.show_requests(owner, number, Batch::new())
+        .await
+        .unwrap();
+    carry_out(&mut room).await;
+    let offered = |chat: &Chat| {
+        let events = chat.fake.events("!control:hs.test").into_iter();
+        let reactions = events.filter(|event| event.kind == "m.reaction");
+        let offered = reactions.map(|event| {
+            let content: Value = serde_json::from_str(event.content.get()).unwrap();
+            let relation = &content["m.relates_to"];
+            (relation["event_id"].clone(), relation["key"].clone())
+        });
+        offered.collect::<Vec<_>>()
+    };
+    let answers = |event: &OwnedEventId| {
+        let keys = ["✅", "❌", "🚫"];
+        keys.map(|key| (json!(event), json!(key))).to_vec()
+    };
+    let (_, request) = engine.directory().requests_of(owner).unwrap().remove(0);
+    let shown = request.shown.unwrap();
+    assert_eq!(offered(&chat), answers(&shown));
+    // What is carried out again after a crash is not doubled.
+    room.offer_answers(&bot(), &shown).await.unwrap();
+    assert_eq!(offered(&chat).len(), 3);
+
+    // A line that comes later can be answered too.
+    chat.says(text("may I?")).await;
+    chat.carry_out().await;
+    take_in(&mut room).await;
+    carry_out(&mut room).await;
+    let (_, request) = engine.directory().requests_of(owner).unwrap().remove(0);
+    let line = request.line_shown.unwrap();
+    assert_eq!(offered(&chat), [answers(&shown), answers(&line)].concat());
+
+    for (sender, left) in [(bot(), 1), (owner.clone().into(), 0)] {
+        let reaction = json!({ "m.relates_to":
+            { "rel_type": "m.annotation", "event_id": shown, "key": "✅" } });
+        let events = EventFactory::room(&room.id).sender(sender.as_str());
+        let reaction = events.event("m.reaction", &format!("$of{left}"), reaction);
+        let arrived = InboxItem::Event(reaction.to_string());
+        room.dispatch(engine.next(), arrived).await.unwrap();
+        let open = engine.directory().requests_of(owner).unwrap();
+        assert_eq!(open.len(), left, "{sender}");
+    }
 }
 
 #[tokio::test]
