@@ -157,6 +157,7 @@ fn what_waits_in_an_outbox() {
         Effect::LookBack,
         Effect::Forget,
         Effect::TellAsker { notice },
+        Effect::TellOwner,
     ];
     let conversations = [
         conversation::Effect::EnsurePortal { person: 1 },

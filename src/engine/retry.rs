@@ -138,7 +138,8 @@ impl Retry {
             | Effect::DeclineVerification { .. }
             | Effect::SendNotice { .. }
             | Effect::SendReply { .. }
-            | Effect::TellAsker { .. } => Self::For(if is_about_readers(error) {
+            | Effect::TellAsker { .. }
+            | Effect::TellOwner => Self::For(if is_about_readers(error) {
                 OPTIONAL
             } else {
                 NEEDED

@@ -4,7 +4,7 @@ use ruma::OwnedEventId;
 use serde_json::json;
 
 use crate::{
-    bot::NoticeText,
+    bot::{self, NoticeText},
     directory::Mode,
     engine::{
         EngineError,
@@ -145,8 +145,27 @@ impl Room {
                     .ok_or(EngineError::Refused(Refusal::Impossible))?;
                 self.engine.notify(&asker, words, source).await?;
             }
+            Effect::TellOwner => self.tell_owner_who_declined(introduction).await?,
         }
         Ok(Outcome::Done)
+    }
+
+    async fn tell_owner_who_declined(
+        &self,
+        introduction: &Introduction,
+    ) -> Result<(), EngineError> {
+        let (Some(owner), Some(asker)) = (introduction.owner(), introduction.asker()) else {
+            return Ok(());
+        };
+        let ghost = &introduction.ghost;
+        // The handle may have been released in the meantime.
+        let record = self.engine.directory().by_ghost(ghost)?;
+        let Some(record) = record.filter(|record| record.is_held_by(owner)) else {
+            return Ok(());
+        };
+        let notice = bot::texts::declined(&asker, &record.handle, ghost);
+        let source = format!("declined {} {ghost}", self.id);
+        self.engine.notify(owner, notice, source).await
     }
 
     async fn turn_on_encryption(&self, introduction: &Introduction) -> Result<(), EngineError> {
