@@ -15,7 +15,9 @@ use crate::{
     introduction::{
         Effect, Input, Introduction, MessageKind, Phase, QuoteError, check_quotable, decide_in_room,
     },
-    matrix::event_type::{continues_call, is_unseen, is_verification},
+    matrix::event_type::{
+        continues_call, is_unseen, is_verification, is_verification_request, verified_user,
+    },
     store::Batch,
 };
 
@@ -214,6 +216,13 @@ impl Room {
         json: &str,
     ) -> Result<Option<MessageKind>, EngineError> {
         Ok(match self.decrypt(ghost, json).await {
+            // Unencrypted ones are declined without being read.
+            Ok((kind, content))
+                if is_verification_request(&kind, &content)
+                    && verified_user(&content).as_ref() == Some(&**ghost) =>
+            {
+                Some(MessageKind::Verification)
+            }
             Ok((kind, content)) => message_kind(&kind, &content),
             // Nothing is known about the event yet: it is tried again.
             Err(error) if error.is_transient() => return Err(error),

@@ -174,6 +174,19 @@ impl Chat {
         }
     }
 
+    /// The effects that are due.
+    fn due(&self) -> Vec<Effect> {
+        let due = self
+            .store
+            .scan::<Outbox>(&prefix(&here().to_owned()), None, 100);
+        let due = due.unwrap().into_iter();
+        due.filter_map(|(_, due)| match due.what {
+            QueuedEffect::Introduction { effect, .. } => Some(effect),
+            _ => None,
+        })
+        .collect()
+    }
+
     fn redactions_of(&self, event: &OwnedEventId) -> usize {
         let log = self.fake.log();
         let of = format!("/redact/{event}");
@@ -297,6 +310,30 @@ async fn what_turns_out_to_be_no_message_is_not_kept() {
     retried.await.unwrap();
     assert_eq!(unreadable(&chat), 0);
     assert!(!chat.is_kept(&verification) && chat.is_kept(&message));
+}
+
+#[tokio::test]
+async fn an_encrypted_request_to_verify_a_ghost_is_declined_and_shown_to_nobody() {
+    for phase in [
+        Phase::Listening { until: NOW },
+        Phase::Asking { until: NOW },
+        Phase::Lingering,
+    ] {
+        let mut chat = Chat::in_phase(phase).await;
+        for of in ["@_dm_kim:hs.test", sam().as_str()] {
+            let request = json!({ "msgtype": "m.key.verification.request", "body": "", "to": of });
+            chat.says(request).await;
+        }
+        let due = chat.due();
+        assert!(
+            matches!(due[..], [Effect::DeclineVerification { .. }]),
+            "{due:?}"
+        );
+        assert!(chat.room.record.introductions[0].pending.is_empty());
+        let sent = chat.fake.sent(here());
+        chat.carry_out().await;
+        assert_eq!(chat.fake.sent(here()), sent + 1);
+    }
 }
 
 #[tokio::test]

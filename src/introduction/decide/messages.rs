@@ -67,6 +67,10 @@ impl IntroductionStep<'_> {
             MessageKind::TooManyDevices => {
                 self.distrusted(Reason::TooManyDevices, IntroductionNotice::TooManyDevices);
             }
+            MessageKind::Verification => {
+                let event = event.clone();
+                self.effects.push(Effect::DeclineVerification { event });
+            }
             MessageKind::Nothing => {}
             MessageKind::Sealed => {
                 self.state.last_message_at = Some(self.now);
