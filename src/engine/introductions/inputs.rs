@@ -367,7 +367,8 @@ mod tests {
 
     #[test]
     fn only_what_can_be_quoted_is_a_message() {
-        let file = json!({ "url": "mxc://hs.test/x", "key": {} });
+        let file = json!({ "url": "mxc://hs.test/x", "key": { "k": "a2V5" }, "iv": "AAAA" });
+        let unusable = json!({ "url": "mxc://hs.test/x" });
         let gallery = json!({ "msgtype": "dm.filament.gallery", "body": "two pictures",
             "itemtypes": [{ "itemtype": "m.image", "file": file }] });
         for (content, expected) in [
@@ -382,6 +383,10 @@ mod tests {
             (
                 json!({ "msgtype": "org.example.haiku", "body": "…" }),
                 Some(MessageKind::Line),
+            ),
+            (
+                json!({ "msgtype": "m.image", "body": "x.png", "file": unusable }),
+                Some(MessageKind::Other),
             ),
             (gallery, Some(MessageKind::Other)),
             // Not encrypted.
