@@ -124,8 +124,9 @@ impl Room {
         batch: &mut Batch,
     ) -> Result<Option<Input>, EngineError> {
         // Whether it is a group, and of which kind, is known once the ghost has looked.
-        let counts =
-            introduction.listens() || matches!(introduction.phase, Phase::Joining | Phase::Looking);
+        let counts = introduction.listens()
+            || introduction.strict()
+            || matches!(introduction.phase, Phase::Joining | Phase::Looking);
         if !introduction.hears() || event.sender != introduction.invite.asker || !counts {
             return Ok(None);
         }

@@ -18,7 +18,9 @@ impl IntroductionStep<'_> {
         if *sender != *self.state.invite.asker || !self.state.hears() {
             return;
         }
-        if !self.state.listens() && !matches!(self.state.phase, Phase::Joining | Phase::Looking) {
+        // A strict ghost only notes that there was a message, in a group too.
+        let listens = self.state.listens() || self.state.strict();
+        if !listens && !matches!(self.state.phase, Phase::Joining | Phase::Looking) {
             return;
         }
         // A strict ghost cannot read any event.
