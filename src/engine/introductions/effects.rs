@@ -253,7 +253,7 @@ impl Room {
 
     async fn show_as(&self, introduction: &Introduction) -> Result<(), EngineError> {
         let name = format!(
-            "{}, to your handle @{}",
+            "{} (via @{})",
             self.asker_name(introduction).await?,
             introduction.handle()
         );

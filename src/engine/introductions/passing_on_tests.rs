@@ -447,6 +447,25 @@ async fn a_masked_request_shows_neither_the_asker_nor_their_device() {
     }
 }
 
+#[tokio::test]
+async fn the_invite_says_who_asks_and_by_which_handle() {
+    let mut chat = Chat::in_phase(Phase::Inviting).await;
+    let ghost = Ghost::new(sam().to_owned());
+    let effect = Effect::ShowAs;
+    let show = QueuedEffect::Introduction { ghost, effect };
+    chat.room.commit(Batch::new(), [show]).unwrap();
+    chat.carry_out().await;
+    let events = chat.fake.events(here().as_str()).into_iter();
+    let members = events.filter(|event| event.kind == "m.room.member");
+    let contents = members.map(|event| serde_json::from_str(event.content.get()).unwrap());
+    let names = contents.map(|content: Value| content["displayname"].clone());
+    assert!(
+        names
+            .collect::<Vec<_>>()
+            .contains(&json!("alice (via @sam)"))
+    );
+}
+
 /// Alice is of a server that is away, and has sent a message, whose key has come.
 async fn with_a_line_that_waits_for_alices_server() -> (Chat, Box<RawValue>) {
     let mut chat = Chat::in_phase(Phase::Closing).await;

@@ -339,7 +339,7 @@ async fn killed_at(
 }
 
 fn to_sam(name: &str) -> String {
-    format!("{name}, to your handle @sam")
+    format!("{name} (via @sam)")
 }
 
 async fn dies_and_comes_back(story: &mut Story) -> Result<()> {
