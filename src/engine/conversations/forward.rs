@@ -92,7 +92,13 @@ impl Room {
         if self.was_redacted(conversation, event, Some(&content), route)? {
             return Ok((false, Vec::new()));
         }
-        let aliases = aliases(conversation, route.source, route.target);
+        // A person may be named who is in the other room, and is known there by their own name.
+        let state = match engine.cached_room_state(&sender.ghost, &there).await {
+            Err(error) if error.is_transient() => return Err(error),
+            state => state.ok(),
+        };
+        let called = state.as_ref().map(|state| &state.names);
+        let aliases = aliases(conversation, route.source, route.target, called);
         let map = EventMap {
             store: engine.store(),
             source: &self.id,

@@ -271,7 +271,7 @@ impl Engine {
         } = *route;
         let others = from.readers().filter(|user| !self.is_ours(user));
         let names = names_at(conversation, source, &from.names, others);
-        let aliases = aliases(conversation, source, target);
+        let aliases = aliases(conversation, source, target, None);
         let map = EventMap {
             store: self.store(),
             source: here,
