@@ -297,6 +297,7 @@ fn what_the_engine_knows_of_a_room() {
     introduction.pending.push(PendingEvent {
         event: event(),
         edit: Some(event()),
+        former_edits: vec![event()],
         quoted_edit: Some(event()),
         done: true,
         unreadable: false,

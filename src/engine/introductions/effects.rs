@@ -360,7 +360,7 @@ impl Room {
         if self.record.conversation.is_some() {
             let mut gone = Batch::new();
             for pending in &introduction.pending {
-                let edits = pending.edit.iter().chain(&pending.quoted_edit);
+                let edits = pending.edits().chain(&pending.quoted_edit);
                 for event in std::iter::once(&pending.event).chain(edits) {
                     if !self.is_event_needed(event, Some(&introduction.ghost))? {
                         gone.delete::<RetainedEvents>(&(self.id.clone(), event.clone()));

@@ -13,7 +13,8 @@ use crate::{
     },
     ids::Ghost,
     introduction::{
-        Effect, Input, Introduction, MessageKind, Phase, QuoteError, check_quotable, decide_in_room,
+        Effect, Input, Introduction, MessageKind, PendingEvent, Phase, QuoteError, check_quotable,
+        decide_in_room,
     },
     matrix::event_type::{
         continues_call, is_unseen, is_verification, is_verification_request, verified_user,
@@ -153,7 +154,7 @@ impl Room {
     }
 
     /// Retains, as ciphertext, what may have to be passed on: each message once, with its newest
-    /// edit.
+    /// edits.
     fn keep(
         &self,
         introduction: &Introduction,
@@ -181,7 +182,7 @@ impl Room {
             Some(MessageKind::Edit { of }) if let Some(pending) = pending(of) => {
                 // What is on its way to the owner is followed by the newer edit.
                 let mut here = self.record.introductions.iter();
-                if let Some(former) = &pending.edit
+                if let Some(former) = pending.edit_to_drop()
                     && !here.any(|it| it.passing_on.as_ref() == Some(of))
                     && may_go(former)?
                 {
@@ -190,8 +191,8 @@ impl Room {
                 true
             }
             Some(MessageKind::Redaction { of }) => {
-                let edit = pending(of).and_then(|pending| pending.edit.as_ref());
-                for event in edit.into_iter().chain([of]) {
+                let edits = pending(of).into_iter().flat_map(PendingEvent::edits);
+                for event in edits.chain([of]) {
                     if may_go(event)? {
                         batch.delete::<RetainedEvents>(&place(event));
                     }

@@ -236,8 +236,16 @@ async fn of_what_was_deleted_not_even_the_ciphertext_is_kept() {
     assert!(chat.is_kept(&line) && chat.is_kept(&edited));
     chat.deletes(&edited).await;
     assert!(chat.is_kept(&line) && !chat.is_kept(&edited));
+    // The edit before a deleted one counts again.
+    let former = chat.says(edit(&line, "hello there")).await;
+    let edited = chat.says(edit(&line, "my number is 555")).await;
+    chat.deletes(&edited).await;
+    assert!(chat.is_kept(&former) && !chat.is_kept(&edited));
+    let newest = chat.says(edit(&line, "hello again")).await;
     chat.deletes(&line).await;
-    assert!(!chat.is_kept(&line));
+    for event in [line, former, newest] {
+        assert!(!chat.is_kept(&event));
+    }
 }
 
 #[tokio::test]
