@@ -65,6 +65,13 @@ pub(super) enum Action {
         /// Whether it becomes strict.
         strict: bool,
     },
+    /// Change the person's name in their conversation of two with the ghost of this handle.
+    Rename {
+        /// The handle.
+        handle: Handle,
+        /// The new name.
+        name: String,
+    },
 }
 
 /// An action and its code.

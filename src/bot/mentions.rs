@@ -49,7 +49,10 @@ impl Mentions {
         for (shown, user) in self.links.as_ref()? {
             let shown = clean(shown);
             let is_named = |word: &str| names_user(word, user);
-            if !is_named(&shown) && !words_of(&line).any(is_named) {
+            // A link that shows the Matrix ID may stand for a name in the plain text: then it is not
+            // known for which. The bot is not whom a command is about.
+            let is_address = *user == *bot && is_named(&shown);
+            if !is_address && !words_of(&line).any(is_named) {
                 line = with_id(&line, shown.trim_start_matches('@'), user)?;
             }
         }
@@ -164,6 +167,14 @@ mod tests {
                 "Stonechat: block Kim",
                 &format!("<a href=\"https://matrix.to/#/@bot:hs.test\">Stonechat</a>: {kim}"),
             ),
+            (
+                "block Kim",
+                &format!("<a href=\"https://matrix.to/#/@bot:hs.test\">@bot:hs.test</a> {kim}"),
+            ),
+            (
+                "block @k.doe:far.example",
+                &format!("block <a href=\"{DOE}\">@k.doe:far.example</a>"),
+            ),
         ] {
             let put = put(body, html, &["@k.doe:far.example"]);
             let put = put.map(|line| line.replace(DOE, "@k.doe:far.example"));
@@ -182,6 +193,17 @@ mod tests {
             ("block somebody", &kim, &[]),
             ("block kim", "", &["@k.doe:far.example"]),
             ("block kim", &format!("<a href=\"{DOE}\"></a>"), &[]),
+            // The name is not the one of the link.
+            (
+                "block Kim",
+                &format!("block <a href=\"{DOE}\">@k.doe:far.example</a>"),
+                &[],
+            ),
+            (
+                "block kim",
+                &format!("block <a href=\"{DOE}\">{DOE}</a>"),
+                &[],
+            ),
         ] {
             assert_eq!(put(body, html, users), None, "{body} {html}");
         }

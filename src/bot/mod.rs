@@ -41,7 +41,7 @@ pub use self::{
     input::COMMAND_AGE_MAX,
     invite::{InviteAnswer, answer_invite},
     notice_text::NoticeText,
-    request::{ShownRequest, late_line_text, request_text},
+    request::{ANSWERS_TO_REQUESTS, ShownRequest, late_line_text, request_text},
 };
 use crate::{
     clock::Timestamp,

@@ -22,6 +22,9 @@ pub(super) enum RequestChoice {
     Block,
 }
 
+/// The reactions that answer a request: the bot puts them there to be clicked.
+pub const ANSWERS_TO_REQUESTS: [&str; 3] = ["✅", "❌", "🚫"];
+
 impl RequestChoice {
     /// Reads a reaction. Clients add variation selectors and skin tones to the emoji.
     pub(super) fn of_reaction(key: &str) -> Option<Self> {
@@ -293,6 +296,17 @@ fn mode_changed_text(person: &Person, record: &HandleRecord, number: u32) -> Not
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_bot_offers_to_be_clicked_are_all_the_answers() {
+        let choices = ANSWERS_TO_REQUESTS.map(RequestChoice::of_reaction);
+        let all = [
+            RequestChoice::Accept,
+            RequestChoice::Decline,
+            RequestChoice::Block,
+        ];
+        assert_eq!(choices, all.map(Some));
+    }
 
     #[test]
     fn reactions_are_read_whatever_their_form_and_colour() {

@@ -10,6 +10,7 @@ use crate::{
     directory::{DirectoryError, DirectoryTransaction},
     handle::Handle,
     ids::Person,
+    text::fit_to_show,
 };
 
 /// Greets a person when their control room is ready.
@@ -181,6 +182,31 @@ pub fn own_handle(handle: &Handle) -> NoticeText {
         " is yours, so its ghost has declined your invite. Other people reach you by starting a \
          chat with it.",
     )
+}
+
+/// Tells an owner, who has declined the invite of their handle's ghost, how to keep out the asker
+/// and nobody else. Clients offer to block the inviter, which is the ghost.
+pub fn declined(asker: &UserId, handle: &Handle, ghost: &UserId) -> NoticeText {
+    NoticeText::new("You declined the chat that ")
+        .name(&fit_to_show(asker.as_str()))
+        .and(" started with you by your handle ")
+        .name(&handle.to_string())
+        .and(". They may try again. To keep them out: ")
+        .code(&format!(
+            "block {} on {handle}",
+            fit_to_show(asker.as_str())
+        ))
+        .and(".")
+        .paragraph()
+        .and("If your client has also blocked or ignored ")
+        .name(ghost.as_str())
+        .and(
+            ", it hides every chat that anybody starts with you by this handle, and nobody is \
+             told. To undo that, remove it from the ignored users in your client's settings, or \
+             write ",
+        )
+        .code(&format!("/unignore {ghost}"))
+        .and(" in a client that has this command.")
 }
 
 pub(super) fn slow_down() -> NoticeText {

@@ -166,6 +166,11 @@ impl Machines {
             .and_then(|record| record.device.clone()))
     }
 
+    /// Returns whether a user is or was ours, with keys or without.
+    pub fn is_known(&self, user: &UserId) -> Result<bool, CryptoError> {
+        Ok(self.known_record(user)?.is_some())
+    }
+
     /// Returns the kind of keys of a ghost, once it is ready; `None` for a user that is not ours.
     pub fn kind_of(&self, user: &UserId) -> Result<Option<GhostKind>, CryptoError> {
         let record = self.known_record(user)?;

@@ -118,6 +118,11 @@ pub(in crate::engine) enum ControlEffect {
     ShowLine {
         number: u32,
     },
+    /// React to the message that shows a request with each of its answers, so that the person only
+    /// has to click one.
+    OfferAnswers {
+        to: OwnedEventId,
+    },
     Bot(bot::Effect),
     Forget,
 }
@@ -136,6 +141,7 @@ impl ControlEffect {
             Self::DeclineVerification { .. } => "bot-decline-verification",
             Self::ShowRequest { .. } => "bot-ask",
             Self::ShowLine { .. } => "bot-show-line",
+            Self::OfferAnswers { .. } => "bot-offer-answers",
             Self::Bot(effect) => effect.kind(),
             Self::Forget => "bot-forget",
         }

@@ -6,7 +6,13 @@ use ruma::{OwnedEventId, OwnedRoomId, OwnedTransactionId, OwnedUserId};
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
-use crate::{clock::Timestamp, matrix::bounds::StrippedState};
+use crate::{
+    clock::Timestamp,
+    matrix::{
+        bounds::StrippedState,
+        event_type::{is_verification_request, verified_user},
+    },
+};
 
 /// A room event: the parts that the engine needs.
 #[derive(Clone, Debug)]
@@ -103,14 +109,12 @@ impl RoomEvent {
 impl RoomEvent {
     /// Returns whether this asks to verify the keys of a user.
     pub(super) fn is_verification_request(&self) -> bool {
-        const REQUEST: &str = "m.key.verification.request";
-        let is_message = self.kind == "m.room.message" && self.content["msgtype"] == REQUEST;
-        self.state_key.is_none() && (is_message || self.kind == REQUEST)
+        self.state_key.is_none() && is_verification_request(&self.kind, &self.content)
     }
 
     /// Returns the user whose keys are to be verified.
     pub(super) fn verified_user(&self) -> Option<OwnedUserId> {
-        OwnedUserId::try_from(self.content["to"].as_str()?).ok()
+        verified_user(&self.content)
     }
 }
 

@@ -162,6 +162,7 @@ pub(in crate::engine) fn effects_of_all_kinds() -> Vec<QueuedEffect> {
         Effect::LookBack,
         Effect::Forget,
         Effect::TellAsker { notice },
+        Effect::TellOwner,
     ];
     let conversations = [
         conversation::Effect::EnsurePortal { person: 1 },
@@ -267,6 +268,7 @@ pub(in crate::engine) fn effects_of_all_kinds() -> Vec<QueuedEffect> {
         ControlEffect::DeclineVerification { event: event() },
         ControlEffect::ShowRequest { number: 7 },
         ControlEffect::ShowLine { number: 7 },
+        ControlEffect::OfferAnswers { to: event() },
         ControlEffect::Forget,
     ];
     let control = control
@@ -306,6 +308,7 @@ fn what_the_engine_knows_of_a_room() {
     introduction.pending.push(PendingEvent {
         event: event(),
         edit: Some(event()),
+        former_edits: vec![event()],
         quoted_edit: Some(event()),
         done: true,
         unreadable: false,

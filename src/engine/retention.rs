@@ -39,7 +39,7 @@ impl Room {
     ) -> Result<bool, EngineError> {
         let waits = |introduction: &Introduction| {
             let mut waiting = introduction.pending.iter().filter(|pending| !pending.done);
-            waiting.any(|pending| pending.event == *event || pending.edit.as_ref() == Some(event))
+            waiting.any(|pending| pending.event == *event || pending.edits().any(|it| it == event))
         };
         let mut introductions = self.record.introductions.iter();
         if introductions

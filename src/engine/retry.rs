@@ -168,7 +168,8 @@ impl Retry {
             | Effect::SendNotice { .. }
             | Effect::SendReply { .. }
             | Effect::ShowLine
-            | Effect::TellAsker { .. } => Self::For(if is_about_readers(error) {
+            | Effect::TellAsker { .. }
+            | Effect::TellOwner => Self::For(if is_about_readers(error) {
                 OPTIONAL
             } else {
                 NEEDED
@@ -228,7 +229,10 @@ impl Retry {
             ControlEffect::Forget => Self::UntilDone,
             // The person's server may be away.
             ControlEffect::Invite => Self::For(NEEDED),
-            ControlEffect::DeclineVerification { .. } => Self::For(OPTIONAL),
+            // The request says in words how it is answered.
+            ControlEffect::OfferAnswers { .. } | ControlEffect::DeclineVerification { .. } => {
+                Self::For(OPTIONAL)
+            }
             ControlEffect::SendNotice { .. }
             | ControlEffect::ShowRequest { .. }
             | ControlEffect::ShowLine { .. }

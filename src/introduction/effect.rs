@@ -88,6 +88,9 @@ pub enum Effect {
         /// The notice.
         notice: IntroductionNotice,
     },
+    /// Let the bot tell the owner, who has declined the ghost's invite, how to keep the asker out
+    /// and nobody else.
+    TellOwner,
 }
 
 /// The kinds of [`Effect`], for metrics and logs.
@@ -120,6 +123,7 @@ impl Effect {
             Self::LookBack => "look-back",
             Self::Forget => "forget",
             Self::TellAsker { .. } => "tell-asker",
+            Self::TellOwner => "tell-owner",
         }
     }
 }

@@ -23,9 +23,11 @@ impl Introduction {
         })
     }
 
-    /// Returns what decides which ghost speaks for all: the one with the lowest rank.
-    fn rank(&self) -> (bool, bool, &Ghost) {
-        (!self.passes_on_in_group(), self.steps_aside, &self.ghost)
+    /// Returns what decides which ghost speaks for all: the one with the lowest rank. A ghost whose
+    /// owner was asked first did not listen to what was said before the answer.
+    fn rank(&self) -> (bool, bool, bool, &Ghost) {
+        let passes_on = self.passes_on_in_group();
+        (!passes_on, self.steps_aside, self.accepted, &self.ghost)
     }
 
     /// Returns whether this ghost and another one in the room are in a group, where one of them
@@ -47,19 +49,19 @@ impl Introduction {
     }
 
     /// Returns whether the ghost passes messages on if this is a group. A strict ghost cannot, and
-    /// a masked handle has a conversation. Where an owner is asked first, or people see only what
-    /// comes after they have joined, the ghost would have to stay in the group for days.
+    /// a masked handle has a conversation. Until an owner who is asked first has answered, or where
+    /// people see only what comes after they have joined, the ghost would have to listen to the
+    /// group for days.
     pub fn passes_on_in_group(&self) -> bool {
         let is_open = matches!(
             self.invite.admission,
             Admission::Introduce {
                 strict: false,
-                asks_first: false,
                 masked: false,
                 ..
             }
         );
-        is_open && !self.visible_from_join
+        is_open && !self.asks_first() && !self.visible_from_join
     }
 
     /// Returns whether the ghost takes messages to pass on.

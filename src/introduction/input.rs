@@ -89,6 +89,8 @@ pub enum MessageKind {
     Sealed,
     /// A file that is not encrypted itself, such as a sticker.
     PlainFile,
+    /// An encrypted request to verify the ghost's keys.
+    Verification,
     /// An event that a ghost cannot pass on, such as a poll.
     Other,
     /// An event that has turned out, once its key came, not to concern the ghost.

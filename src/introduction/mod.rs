@@ -27,6 +27,7 @@ pub(crate) mod fuzz;
 mod group;
 mod input;
 mod notice;
+mod pending;
 mod quote;
 mod rules;
 mod state;
@@ -38,10 +39,9 @@ pub use decide::{Decision, decide, decide_in_room};
 pub use effect::{Effect, EffectKind};
 pub use input::{Input, MessageKind, Refusal};
 pub use notice::{IntroductionNotice, Reason};
+pub use pending::PendingEvent;
 pub use quote::{Quote, QuoteError, check_quotable, gist, quote, quote_edit};
 pub use rules::Rules;
-pub use state::{
-    Admission, GroupRole, Introduction, Invite, InviteRetry, PendingEvent, Phase, WaitFor,
-};
+pub use state::{Admission, GroupRole, Introduction, Invite, InviteRetry, Phase, WaitFor};
 
 pub use crate::text::clean_name;

@@ -238,8 +238,8 @@ impl IntroductionNotice {
             ),
             Self::AskingFirstInGroup => format!(
                 "@{handle} wants to be asked first, so I'm asking them. I stay until they answer, at \
-                 most 7 days; while I'm here the service can read this chat. They can read what \
-                 is written after they have joined."
+                 most 7 days; while I'm here the service can read this chat. What is written \
+                 before they answer they can't read."
             ),
             Self::AskingFirstStrict => format!(
                 "@{handle} wants to be asked first, so I'm asking them for you. What you write \

@@ -3,14 +3,16 @@
 use serde_json::{Map, Value, json};
 
 use crate::{
-    relay::without_reply_fallback,
+    relay::{
+        TextPart, is_usable_file, may_have_spoilers, text_with_spoilers, without_reply_fallback,
+    },
     text::{is_blank, push_escaped, push_escaped_lines, with_plain_breaks},
 };
 
 /// Maximum size of a mark on an attachment, in bytes of JSON.
 const MARK_BYTES_MAX: usize = 1024;
 
-/// Maximum length of the reason for a mark, in characters.
+/// Maximum length of the reason for a mark or a spoiler, in characters.
 const MARK_REASON_CHARS_MAX: usize = 100;
 
 /// Maximum length of the name of a file, in characters.
@@ -88,16 +90,16 @@ fn quote_within(
     let whole = content;
     let content = new_content(whole);
     let kind = content["msgtype"].as_str().ok_or(QuoteError::Malformed)?;
-    let own = |content| Ok(without_reply_fallback(whole, body_of(content)?));
+    let own = |content| text_of(whole, content);
     let quoted = match kind {
-        "m.text" | "m.notice" => text(most, name, "wrote:", kind, own(content)?),
-        "m.emote" => text(most, name, "does:", "m.text", own(content)?),
+        "m.text" | "m.notice" => text(most, name, "wrote:", kind, &own(content)?)?,
+        "m.emote" => text(most, name, "does:", "m.text", &own(content)?)?,
         "m.image" | "m.file" | "m.audio" | "m.video" => attachment(most, name, kind, content)?,
         "m.location" => location(most, name, content)?,
         // Its text alone would be passed on as if there were nothing else, such as the pictures of
         // a gallery.
         _ if holds_files(content) => return Err(QuoteError::NotAMessage),
-        _ => text(most, name, "wrote:", "m.text", own(content)?),
+        _ => text(most, name, "wrote:", "m.text", &own(content)?)?,
     };
     let quoted = with_relation(content, quoted);
     Ok(Quote {
@@ -150,13 +152,14 @@ pub fn gist(
         ("m.room.message", Some("m.file")) => "(a file)",
         ("m.room.message", Some("m.location")) => "(a place)",
         ("m.room.message", Some("m.gallery" | "dm.filament.gallery")) => "(pictures)",
-        _ => match content["body"].as_str() {
-            Some(body) => match told(without_reply_fallback(whole, body)) {
+        _ => match text_of(whole, content) {
+            Ok(text) => match told(&text.plain()) {
                 Some(body) if is_blank(&body) => "(something without text)",
                 Some(body) => return cut(&in_plain_lines(&body), GIST_CHARS_MAX),
                 None => "(a text that cannot be shown here)",
             },
-            None => "(something without text)",
+            Err(_) if content["body"].is_string() => "(a text that cannot be shown here)",
+            Err(_) => "(something without text)",
         },
     };
     what.to_owned()
@@ -194,16 +197,93 @@ fn new_content(content: &Value) -> &Value {
     }
 }
 
-fn text(most: usize, name: &str, verb: &str, msgtype: &str, body: &str) -> Value {
+/// The text of a message.
+enum MessageText {
+    /// Its body.
+    Plain(String),
+    /// What its HTML shows and covers: not all clients cover it in the body.
+    WithSpoilers(Vec<TextPart>),
+}
+
+impl MessageText {
+    /// Returns the text with words in place of what is covered.
+    fn plain(&self) -> String {
+        match self {
+            Self::Plain(body) => body.clone(),
+            Self::WithSpoilers(parts) => {
+                let shown = parts.iter().map(|part| match &part.spoiler {
+                    None => part.text.clone(),
+                    Some(reason) => match reason_for_spoiler(reason) {
+                        reason if reason.is_empty() => "[spoiler]".to_owned(),
+                        reason => format!("[spoiler: {reason}]"),
+                    },
+                });
+                shown.collect()
+            }
+        }
+    }
+
+    fn push_html(&self, out: &mut String) {
+        match self {
+            Self::Plain(body) => push_escaped_lines(out, &with_plain_breaks(body)),
+            Self::WithSpoilers(parts) => {
+                for part in parts {
+                    let text = with_plain_breaks(&part.text);
+                    let Some(reason) = &part.spoiler else {
+                        push_escaped_lines(out, &text);
+                        continue;
+                    };
+                    out.push_str("<span data-mx-spoiler=\"");
+                    push_escaped(out, &reason_for_spoiler(reason));
+                    out.push_str("\">");
+                    push_escaped_lines(out, &text);
+                    out.push_str("</span>");
+                }
+            }
+        }
+    }
+}
+
+fn reason_for_spoiler(reason: &str) -> String {
+    cut(&on_one_line(reason), MARK_REASON_CHARS_MAX)
+}
+
+/// Returns the text of a message: its body, unless something in its HTML is covered. `whole` is the
+/// content in which an edit has its new `content`.
+fn text_of(whole: &Value, content: &Value) -> Result<MessageText, QuoteError> {
+    let body = without_reply_fallback(whole, body_of(content)?);
+    let html = content["formatted_body"].as_str();
+    let Some(html) = html.filter(|html| may_have_spoilers(html)) else {
+        return Ok(MessageText::Plain(body.to_owned()));
+    };
+    let parts = text_with_spoilers(html).ok_or(QuoteError::Malformed)?;
+    Ok(if parts.iter().any(|part| part.spoiler.is_some()) {
+        MessageText::WithSpoilers(parts)
+    } else {
+        MessageText::Plain(body.to_owned())
+    })
+}
+
+fn text(
+    most: usize,
+    name: &str,
+    verb: &str,
+    msgtype: &str,
+    text: &MessageText,
+) -> Result<Value, QuoteError> {
+    let body = &with_plain_breaks(&text.plain());
     if is_blank(body) {
         let sentence = format!("{name} sent a message without text");
-        return json!({ "msgtype": msgtype, "body": sentence, "m.mentions": {} });
+        return Ok(json!({ "msgtype": msgtype, "body": sentence, "m.mentions": {} }));
     }
-    let body = &with_plain_breaks(body);
     let fits = |quote: &Value| quote.to_string().len() <= most;
     let with_html = (body.len() <= HTML_AT_MOST)
-        .then(|| text_with_html(name, verb, msgtype, body))
+        .then(|| text_with_html(name, verb, msgtype, body, text))
         .filter(fits);
+    // Without HTML, nobody could uncover it.
+    if with_html.is_none() && matches!(text, MessageText::WithSpoilers(_)) {
+        return Err(QuoteError::NotAMessage);
+    }
     let plain = |quoted: String| {
         json!({
             "msgtype": msgtype,
@@ -211,16 +291,16 @@ fn text(most: usize, name: &str, verb: &str, msgtype: &str, body: &str) -> Value
             "m.mentions": {},
         })
     };
-    with_html
+    Ok(with_html
         .or_else(|| Some(plain(with_quote_marks(body))).filter(fits))
-        .unwrap_or_else(|| plain(with_quote_marks(&joined(body))))
+        .unwrap_or_else(|| plain(with_quote_marks(&joined(body)))))
 }
 
-fn text_with_html(name: &str, verb: &str, msgtype: &str, body: &str) -> Value {
+fn text_with_html(name: &str, verb: &str, msgtype: &str, body: &str, text: &MessageText) -> Value {
     let mut html = String::with_capacity(body.len());
     push_escaped(&mut html, name);
     html.push_str(&format!(" {verb}<blockquote>"));
-    push_escaped_lines(&mut html, body);
+    text.push_html(&mut html);
     html.push_str("</blockquote>");
     json!({
         "msgtype": msgtype,
@@ -245,22 +325,43 @@ fn joined(text: &str) -> String {
 
 /// Appends a caption to the body of a quote, after `what` was sent: on the same line if it is a
 /// single line, otherwise below it, as a quote.
-fn put_captioned(most: usize, out: &mut Value, what: &str, caption: &str) {
-    let caption = with_plain_breaks(caption);
+fn put_captioned(
+    most: usize,
+    out: &mut Value,
+    what: &str,
+    text: &MessageText,
+) -> Result<(), QuoteError> {
+    if let MessageText::WithSpoilers(_) = text {
+        let mut html = String::new();
+        push_escaped(&mut html, what);
+        html.push_str(":<blockquote>");
+        text.push_html(&mut html);
+        html.push_str("</blockquote>");
+        out["format"] = "org.matrix.custom.html".into();
+        out["formatted_body"] = html.into();
+    }
+    let caption = with_plain_breaks(&text.plain());
     let in_line = |caption: &str| Value::String(format!("{what}: {}", caption.trim_end()));
     if caption.trim_end().lines().nth(1).is_none() {
         out["body"] = in_line(&caption);
-        return;
+    } else {
+        out["body"] = Value::String(format!("{what}:\n{}", with_quote_marks(&caption)));
+        if out.to_string().len() > most {
+            out["body"] = in_line(&joined(&caption));
+        }
     }
-    out["body"] = Value::String(format!("{what}:\n{}", with_quote_marks(&caption)));
-    if out.to_string().len() > most {
-        out["body"] = in_line(&joined(&caption));
+    // Without HTML, nobody could uncover what is covered.
+    match text {
+        MessageText::WithSpoilers(_) if out.to_string().len() > most => {
+            Err(QuoteError::NotAMessage)
+        }
+        _ => Ok(()),
     }
 }
 
 fn attachment(most: usize, name: &str, kind: &str, content: &Value) -> Result<Value, QuoteError> {
-    if !content["file"].is_object() {
-        let is_plain = content["url"].is_string();
+    if !is_usable_file(&content["file"]) {
+        let is_plain = !content["file"].is_object() && content["url"].is_string();
         return Err(match is_plain {
             true => QuoteError::PlainAttachment,
             false => QuoteError::Malformed,
@@ -299,7 +400,7 @@ fn attachment(most: usize, name: &str, kind: &str, content: &Value) -> Result<Va
     out.insert("m.mentions".to_owned(), json!({}));
     let mut out = Value::Object(out);
     if caption.is_some() {
-        put_captioned(most, &mut out, &sent, body);
+        put_captioned(most, &mut out, &sent, &text_of(content, content)?)?;
     }
     Ok(out)
 }
@@ -339,8 +440,8 @@ fn location(most: usize, name: &str, content: &Value) -> Result<Value, QuoteErro
         "body": sent,
         "m.mentions": {},
     });
-    if let Some(body) = content["body"].as_str().filter(|body| !is_blank(body)) {
-        put_captioned(most, &mut out, &sent, body);
+    if content["body"].as_str().is_some_and(|body| !is_blank(body)) {
+        put_captioned(most, &mut out, &sent, &text_of(content, content)?)?;
     }
     Ok(out)
 }

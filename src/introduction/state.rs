@@ -3,7 +3,7 @@
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId};
 use serde::{Deserialize, Serialize};
 
-use super::{Effect, IntroductionNotice, Reason, Rules};
+use super::{Effect, IntroductionNotice, PendingEvent, Reason, Rules};
 use crate::{
     clock::Timestamp,
     ids::{Ghost, Person},
@@ -129,52 +129,6 @@ impl WaitFor {
         match self {
             Self::Join => IntroductionNotice::OwnerDidNotCome,
             Self::SignedDevice | Self::Keys => IntroductionNotice::OwnerCannotRead,
-        }
-    }
-}
-
-/// An event that the ghost read and passes on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PendingEvent {
-    /// The event.
-    pub event: OwnedEventId,
-    /// The newest edit of it.
-    pub edit: Option<OwnedEventId>,
-    /// The edit that was quoted in its place when it was passed on.
-    #[serde(default)]
-    pub quoted_edit: Option<OwnedEventId>,
-    /// Whether it has been passed on (or no longer needs to be).
-    pub done: bool,
-    /// Whether its key has not come.
-    pub unreadable: bool,
-    /// Whether another ghost in the room has passed it on, and follows its edits.
-    #[serde(default)]
-    pub by_other: bool,
-}
-
-impl PendingEvent {
-    /// Returns an event that is still to be passed on.
-    pub fn new(event: OwnedEventId, unreadable: bool) -> Self {
-        Self {
-            event,
-            edit: None,
-            quoted_edit: None,
-            done: false,
-            unreadable,
-            by_other: false,
-        }
-    }
-
-    /// Returns whether it can be passed on now.
-    pub fn is_due(&self) -> bool {
-        !self.done && !self.unreadable
-    }
-
-    /// Returns the effect that passes it on, with its newest text.
-    pub fn pass_on(&self) -> Effect {
-        Effect::PassOn {
-            event: self.event.clone(),
-            edit: self.edit.clone(),
         }
     }
 }
@@ -317,6 +271,7 @@ impl Introduction {
         for pending in self.pending.iter_mut().filter(|pending| !pending.done) {
             pending.unreadable = true;
             pending.edit = None;
+            pending.former_edits.clear();
         }
         self.passing_on = None;
         self.looked_last = false;

@@ -1,5 +1,6 @@
 //! Event types that more than one part of the service has to know.
 
+use ruma::OwnedUserId;
 use serde_json::Value;
 
 /// Returns whether events of this type belong to a MatrixRTC call (MSC4143). Such a call lives in
@@ -71,6 +72,17 @@ pub fn is_verification(event_type: &str, content: &Value) -> bool {
         kind.is_some_and(|kind| kind.starts_with(VERIFICATION))
     };
     event_type.starts_with(VERIFICATION) || has_kind(content) || has_kind(&content["m.new_content"])
+}
+
+/// Returns whether an event asks to verify the keys of a user.
+pub fn is_verification_request(event_type: &str, content: &Value) -> bool {
+    const REQUEST: &str = "m.key.verification.request";
+    event_type == REQUEST || event_type == "m.room.message" && content["msgtype"] == REQUEST
+}
+
+/// Returns the user whose keys a request asks to verify.
+pub fn verified_user(content: &Value) -> Option<OwnedUserId> {
+    OwnedUserId::try_from(content["to"].as_str()?).ok()
 }
 
 #[cfg(test)]

@@ -54,9 +54,34 @@ pub(super) fn media_in(content: &Value) -> Vec<MediaToReupload> {
     out
 }
 
-/// Returns whether an event is nothing without media whose address cannot be passed on.
+/// Returns whether an encrypted file can be opened: whether it has an address, a key and an
+/// initialization vector.
+pub fn is_usable_file(file: &Value) -> bool {
+    let is_there = |field: &Value| field.as_str().is_some_and(|it| !it.is_empty());
+    file["url"].as_str().is_some_and(is_content)
+        && is_there(&file["key"]["k"])
+        && is_there(&file["iv"])
+}
+
+/// Returns whether a message has an encrypted file that nobody can open, or is an edit with one.
+fn has_unusable_file(content: &Value) -> bool {
+    let new = content.get("m.new_content").unwrap_or(content);
+    let items = new["itemtypes"].as_array().into_iter().flatten();
+    [content, new].into_iter().chain(items).any(|content| {
+        let kind = content.get("msgtype").or(content.get("itemtype"));
+        let is_media = matches!(
+            kind.and_then(Value::as_str),
+            Some("m.image" | "m.file" | "m.audio" | "m.video")
+        );
+        let file = content.get("file").filter(|file| file.is_object());
+        is_media && file.is_some_and(|file| !is_usable_file(file))
+    })
+}
+
+/// Returns whether an event is nothing without media that cannot be passed on, or that nobody could
+/// open.
 pub(super) fn lacks_media(scrub: &Scrubber<'_>, content: &Value) -> bool {
-    let mut lacks = false;
+    let mut lacks = has_unusable_file(content);
     visit(&mut Vec::new(), "", (&Value::Null, content), &mut |it| {
         lacks |= is_like_content(it.text)
             && used_as(it.path) == MediaUse::Message

@@ -31,8 +31,9 @@ mod tests;
 
 pub use calls::{ages, has_relay};
 pub use context::{Alias, Context, EventMapping, Masking, device_secrets};
+pub use html::{TextPart, may_have_spoilers, text_with_spoilers};
 pub use linked_people::linked_people;
-pub use media::{MediaToReupload, MediaUse, remove_media};
+pub use media::{MediaToReupload, MediaUse, is_usable_file, remove_media};
 pub use outcome::{SenderRemark, TranslateError, Translated};
 pub use profile::without_profile_name;
 pub use reply_fallback::without_reply_fallback;

@@ -163,6 +163,27 @@ async fn policy_decides_who_gets_through() {
 }
 
 #[tokio::test]
+async fn a_name_that_may_link_two_chats_is_given_only_with_a_code() {
+    let mut talk = Talk::with(|settings| settings.capabilities.masked = true);
+    let asked = talk.answer(sam(), "appear Kim @kim").await.unwrap();
+    assert_eq!(asked.effects, []);
+    let warning = "Somebody who is in two chats in which you have the same name can tell that both \
+                   are you.";
+    assert!(asked.plain.contains(warning), "{}", asked.plain);
+    let code = talk.code(sam(), "appear Kim @kim").await;
+    let set = |name: &str| Effect::SetName {
+        person: sam().clone(),
+        ghost: ghost("kim"),
+        name: name.to_owned(),
+    };
+    let done = talk.effects(sam(), &format!("confirm {code}")).await;
+    assert_eq!(done, [set("Kim")]);
+    // Everybody is called like this.
+    let done = talk.effects(sam(), "appear someone @kim").await;
+    assert_eq!(done, [set("Someone")]);
+}
+
+#[tokio::test]
 async fn a_mask_is_taken_off_only_with_a_code() {
     for (mode, strict) in [("open", false), ("strict", true)] {
         let mut talk = Talk::with(|settings| settings.capabilities.masked = true);

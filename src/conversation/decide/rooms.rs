@@ -38,7 +38,7 @@ impl Transition {
             return;
         };
         self.emit(role, Effect::SetGhostName { person });
-        // Their name may be in a topic.
+        // The name or topic that somebody gave the origin may name them.
         self.sync_all_portals(role, None);
     }
 

@@ -81,6 +81,7 @@ impl Room {
             ControlEffect::ShowLine { number } => {
                 return self.show_line(*number, batch).await;
             }
+            ControlEffect::OfferAnswers { to } => self.offer_answers(&bot, to).await?,
             ControlEffect::Bot(effect) => {
                 engine.carry_out_bot_effect(effect).await?;
                 if let Some(ghost) = effect.changed_ghost() {

@@ -18,7 +18,7 @@ use crate::{
         room::Room,
     },
     ids::Person,
-    matrix::RoomState,
+    matrix::{RoomState, event_type::is_verification_request},
     store::{Batch, prefix},
 };
 
@@ -78,15 +78,7 @@ impl Room {
             return Ok(self.engine.store().apply(batch)?);
         }
         match event.kind.as_str() {
-            _ if event.is_verification_request() => {
-                let decline = ControlEffect::DeclineVerification {
-                    event: event.id.clone(),
-                };
-                let decline = self.may_decline_verification().then_some(decline);
-                let remark = self.remark_on(Remark::Verification, &event.id);
-                let effects = decline.into_iter().chain(remark);
-                self.commit(batch, effects.map(QueuedEffect::Control))
-            }
+            _ if event.is_verification_request() => self.decline_verification(event.id, batch),
             "m.room.encrypted" => self.hear(&bot, &person, event, json, batch).await,
             // Reactions are unencrypted in every room: they can only do what can be undone.
             "m.reaction" => self.react(&person, &event, batch).await,
@@ -150,6 +142,10 @@ impl Room {
             Ok((kind, content)) => {
                 batch.delete::<RetainedEvents>(&key);
                 self.stop_waiting_for(&event.id);
+                // Some clients encrypt it.
+                if is_verification_request(&kind, &content) {
+                    return self.decline_verification(event.id, batch);
+                }
                 self.answer(person, &event, &kind, &content, batch).await
             }
             // Nothing is known about the event yet: it is tried again.
@@ -187,6 +183,19 @@ impl Room {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Declines a request to verify the bot, and says why unless that was said a moment ago.
+    fn decline_verification(
+        &mut self,
+        event: OwnedEventId,
+        batch: Batch,
+    ) -> Result<(), EngineError> {
+        let remark = self.remark_on(Remark::Verification, &event);
+        let decline = ControlEffect::DeclineVerification { event };
+        let decline = self.may_decline_verification().then_some(decline);
+        let effects = decline.into_iter().chain(remark);
+        self.commit(batch, effects.map(QueuedEffect::Control))
     }
 
     fn stop_waiting_for(&mut self, event: &OwnedEventId) {

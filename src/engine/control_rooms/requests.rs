@@ -1,7 +1,7 @@
 //! Requests by askers under the policy `ask`, as the owner sees them.
 
-use ruma::{RoomId, UserId};
-use serde_json::{Value, value::RawValue};
+use ruma::{OwnedEventId, OwnedUserId, RoomId, UserId};
+use serde_json::{Value, json, value::RawValue};
 
 use crate::{
     bot::{self, ShownRequest},
@@ -114,12 +114,13 @@ impl Room {
         let notice = bot::request_text(&shown, engine.directory())?;
         let source = format!("request {} {}", request.room, request.ghost);
         let event = self.send_as_bot(&notice, &source, Occasion::News).await?;
+        let offer = ControlEffect::OfferAnswers { to: event.clone() };
         let mut tx = engine.directory().begin().await;
         if line.is_some() {
             tx.set_line_shown(&person, number, event.clone())?;
         }
         tx.set_request_shown(&person, number, event)?;
-        self.commit_with(tx, batch, [])
+        self.commit_with(tx, batch, [QueuedEffect::Control(offer)])
     }
 
     /// Shows the opening line of a request that was shown without it, encrypted.
@@ -143,9 +144,32 @@ impl Room {
         let notice = bot::late_line_text(number, &name, &line);
         let source = format!("line {} {}", request.room, request.ghost);
         let event = self.send_as_bot(&notice, &source, Occasion::News).await?;
+        let offer = ControlEffect::OfferAnswers { to: event.clone() };
         let mut tx = engine.directory().begin().await;
         tx.set_line_shown(&person, number, event)?;
-        self.commit_with(tx, batch, [])
+        self.commit_with(tx, batch, [QueuedEffect::Control(offer)])
+    }
+
+    /// Reacts to the message that shows a request with each of its answers: three events for each
+    /// such message. They are unencrypted like every reaction, and nobody's answer: only the
+    /// person's own reactions count.
+    pub(in crate::engine) async fn offer_answers(
+        &self,
+        bot: &OwnedUserId,
+        to: &OwnedEventId,
+    ) -> Result<(), EngineError> {
+        for key in bot::ANSWERS_TO_REQUESTS {
+            let relation = json!({ "rel_type": "m.annotation", "event_id": to, "key": key });
+            let content = json!({ "m.relates_to": relation });
+            let transaction = self.transaction_id(bot, "offer-answer", &format!("{key} {to}"));
+            let sent = self.send_unencrypted(bot, &self.id, "m.reaction", &content, transaction);
+            match sent.await {
+                // Synapse refuses one that is there already, once it has forgotten the transaction.
+                Err(EngineError::Matrix(error)) if error.has_errcode("M_DUPLICATE_ANNOTATION") => {}
+                sent => drop(sent?),
+            }
+        }
+        Ok(())
     }
 }
 

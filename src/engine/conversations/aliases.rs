@@ -1,7 +1,9 @@
 //! Aliases: the ghost and the name by which a person in a conversation is shown to the others.
 
+use std::collections::BTreeMap;
+
 use rand::Rng as _;
-use ruma::OwnedRoomId;
+use ruma::{OwnedRoomId, OwnedUserId};
 
 use crate::{
     conversation::{Conversation, Home, Input, Participant, PortalStatus, RoomRole},
@@ -12,6 +14,7 @@ use crate::{
     introduction::Refusal,
     relay::Alias,
     store::Batch,
+    text::clean_name,
 };
 
 /// The name, in other people's portals, of a person who has not chosen one.
@@ -143,20 +146,29 @@ impl Engine {
     }
 }
 
-/// Returns the aliases of the people in a conversation, as the two rooms show them.
+/// Returns the aliases of the people in a conversation, as the two rooms show them. A person who is
+/// in the target room themselves is called there by their own name, which is in `called` if it is
+/// known.
 pub(in crate::engine) fn aliases(
     conversation: &Conversation,
     source: RoomRole,
     target: RoomRole,
+    called: Option<&BTreeMap<OwnedUserId, String>>,
 ) -> Vec<Alias> {
     let people = conversation.people.iter().enumerate();
     people
         .filter(|(index, _)| !is_superseded(conversation, *index, source, target))
         .filter_map(|(index, person)| {
+            let shown = conversation.shown_as(index, target)?.clone();
+            let called = called.filter(|_| person.user == shown);
+            let name = called.map_or_else(
+                || person.name.clone(),
+                |called| clean_name(called.get(&shown).map(String::as_str), &shown),
+            );
             Some(Alias {
                 source: conversation.shown_as(index, source)?.clone(),
-                target: conversation.shown_as(index, target)?.clone(),
-                name: person.name.clone(),
+                target: shown,
+                name,
             })
         })
         .collect()

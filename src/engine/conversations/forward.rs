@@ -21,7 +21,7 @@ use crate::{
         records::{Outbox, QueuedEffect, RetainedEvents},
         room::{Room, transaction_id},
     },
-    ids::{Ghost, Person},
+    ids::Person,
     introduction::Refusal,
     matrix::Fate,
     relay::{self, Context, Masking, TranslateError},
@@ -93,7 +93,13 @@ impl Room {
         if self.was_redacted(conversation, event, Some(&content), route)? {
             return Ok((false, Vec::new()));
         }
-        let aliases = aliases(conversation, route.source, route.target);
+        // A person may be named who is in the other room, and is known there by their own name.
+        let state = match engine.cached_room_state(&sender.ghost, &there).await {
+            Err(error) if error.is_transient() => return Err(error),
+            state => state.ok(),
+        };
+        let called = state.as_ref().map(|state| &state.names);
+        let aliases = aliases(conversation, route.source, route.target, called);
         let map = EventMap {
             store: engine.store(),
             source: &self.id,
@@ -244,23 +250,6 @@ impl Room {
             }
         }
         Ok(false)
-    }
-
-    /// Sends an unencrypted event. Clients send reactions like this, and show no others.
-    async fn send_unencrypted(
-        &self,
-        ghost: &Ghost,
-        there: &OwnedRoomId,
-        kind: &str,
-        content: &Value,
-        transaction: ruma::OwnedTransactionId,
-    ) -> Result<OwnedEventId, EngineError> {
-        let acting = self.engine.as_user(ghost)?;
-        let content = serde_json::value::to_raw_value(content)?;
-        let homeserver = self.engine.homeserver();
-        Ok(homeserver
-            .send_message(acting.actor(), there, kind, &content, transaction)
-            .await?)
     }
 
     /// Returns the room of another role. A portal may not exist yet; an origin that is gone does not

@@ -282,7 +282,7 @@ fn portal(
     host: &Participant,
     bot: &OwnedUserId,
 ) -> Result<create_room::v3::Request, EngineError> {
-    let topic = notice(conversation, "");
+    let topic = notice(conversation.direct, "");
     // MSC2346: clients show whom to ask about it.
     let bridge = json!({
         "bridgebot": bot,

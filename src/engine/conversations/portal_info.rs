@@ -218,7 +218,7 @@ impl Engine {
         let topic = self.worded(&route, from.topic.as_deref(), &from, TOPIC_CHARS_MAX)?;
         let all = name.is_some() && topic.is_some();
         let (name, topic) = (name.unwrap_or_default(), topic.unwrap_or_default());
-        let topic = notice(conversation, &topic);
+        let topic = notice(conversation.direct, &topic);
         let is_current = |worded: &Option<Box<RoomText>>, text: &str| {
             worded.as_ref().map_or("", |worded| &worded.text) == text
         };
@@ -271,7 +271,7 @@ impl Engine {
         } = *route;
         let others = from.readers().filter(|user| !self.is_ours(user));
         let names = names_at(conversation, source, &from.names, others);
-        let aliases = aliases(conversation, source, target);
+        let aliases = aliases(conversation, source, target, None);
         let map = EventMap {
             store: self.store(),
             source: here,
@@ -297,17 +297,16 @@ struct TextRoute<'a> {
     rooms: (&'a OwnedRoomId, &'a OwnedRoomId),
 }
 
-/// Returns the topic of a portal: what its owner has to know, then the topic of the origin.
-pub(in crate::engine) fn notice(conversation: &Conversation, topic: &str) -> String {
-    let others = conversation.people.iter().enumerate();
-    let mut others = others.filter(|(index, p)| p.room_role(*index) == RoomRole::Origin);
-    let other = others.next().map(|(_, person)| &person.name);
+/// Returns the topic of a portal: what its owner has to know, then the topic of the origin. It names
+/// nobody: a new topic stands in the timeline, whole, and a person's new name needs none.
+pub(in crate::engine) fn notice(is_direct: bool, topic: &str) -> String {
     let notice = format!(
-        "You are masked here: {} your Matrix ID, and you don't see theirs. The service carries \
+        "You are masked here: {} see your Matrix ID, and you don't see theirs. The service carries \
          what is written and can read it on the way; it keeps none of it.",
-        match other.filter(|_| conversation.direct) {
-            Some(name) => format!("{name} doesn't see"),
-            None => "the others don't see".to_owned(),
+        if is_direct {
+            "the other person doesn't"
+        } else {
+            "the others don't"
         }
     );
     if topic.is_empty() {

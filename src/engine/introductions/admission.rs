@@ -168,8 +168,12 @@ async fn admission_by_alias(
     asker: &Person,
     direct: bool,
 ) -> Result<Admission, EngineError> {
-    if engine.machines().device_of(ghost)?.is_none() {
+    if !engine.machines().is_known(ghost)? {
         return Ok(Admission::LeaveAlone);
+    }
+    // The conversation has ended.
+    if engine.machines().device_of(ghost)?.is_none() {
+        return Ok(Admission::NotNow);
     }
     let conversation = engine.conversation_with(asker, ghost)?;
     let people = conversation.into_iter().flat_map(|it| it.people);

@@ -35,12 +35,17 @@ impl Room {
         Ok(machines.turn_away(&introduction.ghost, &self.id).await?)
     }
 
-    /// Returns whether a user may be made only to decline an invite: the directory has counted it,
-    /// or somebody holds the handle, or the ghost was here before.
+    /// Returns whether a user without a device may decline an invite, and may be made for that alone:
+    /// the directory has counted it, or somebody holds the handle, or the ghost was here or in a
+    /// conversation before.
     fn may_make_decliner(&self, introduction: &Introduction) -> Result<bool, EngineError> {
         let counted = introduction.invite.admission == Admission::Unclaimed;
         let was_here = introduction.phase == Phase::Over;
+        let was_ours = self.engine.machines().is_known(&introduction.ghost)?;
         let record = self.engine.directory().by_ghost(&introduction.ghost)?;
-        Ok(counted || was_here || record.is_some_and(|record| record.holder().is_some()))
+        Ok(counted
+            || was_here
+            || was_ours
+            || record.is_some_and(|record| record.holder().is_some()))
     }
 }

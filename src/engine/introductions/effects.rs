@@ -4,7 +4,7 @@ use ruma::OwnedEventId;
 use serde_json::json;
 
 use crate::{
-    bot::NoticeText,
+    bot::{self, NoticeText},
     directory::Mode,
     engine::{
         EngineError,
@@ -149,8 +149,27 @@ impl Room {
                     .ok_or(EngineError::Refused(Refusal::Impossible))?;
                 self.engine.notify(&asker, words, source).await?;
             }
+            Effect::TellOwner => self.tell_owner_who_declined(introduction).await?,
         }
         Ok(Outcome::Done)
+    }
+
+    async fn tell_owner_who_declined(
+        &self,
+        introduction: &Introduction,
+    ) -> Result<(), EngineError> {
+        let (Some(owner), Some(asker)) = (introduction.owner(), introduction.asker()) else {
+            return Ok(());
+        };
+        let ghost = &introduction.ghost;
+        // The handle may have been released in the meantime.
+        let record = self.engine.directory().by_ghost(ghost)?;
+        let Some(record) = record.filter(|record| record.is_held_by(owner)) else {
+            return Ok(());
+        };
+        let notice = bot::texts::declined(&asker, &record.handle, ghost);
+        let source = format!("declined {} {ghost}", self.id);
+        self.engine.notify(owner, notice, source).await
     }
 
     async fn turn_on_encryption(&self, introduction: &Introduction) -> Result<(), EngineError> {
@@ -243,7 +262,7 @@ impl Room {
 
     async fn show_as(&self, introduction: &Introduction) -> Result<(), EngineError> {
         let name = format!(
-            "{}, to your handle @{}",
+            "{} (via @{})",
             self.asker_name(introduction).await?,
             introduction.handle()
         );
@@ -350,7 +369,7 @@ impl Room {
         if self.record.conversation.is_some() {
             let mut gone = Batch::new();
             for pending in &introduction.pending {
-                let edits = pending.edit.iter().chain(&pending.quoted_edit);
+                let edits = pending.edits().chain(&pending.quoted_edit);
                 for event in std::iter::once(&pending.event).chain(edits) {
                     if !self.is_event_needed(event, Some(&introduction.ghost))? {
                         gone.delete::<RetainedEvents>(&(self.id.clone(), event.clone()));

@@ -15,7 +15,7 @@ use crate::{
     },
     handle::{Handle, HandleRules},
     ids::{Ghost, Person},
-    introduction::{Admission, Introduction, Invite, Reason, Refusal},
+    introduction::{Admission, Introduction, Invite, Phase, Reason, Refusal},
     store::{Batch, prefix},
     testing::{self, EventFactory, TestEngine, bot},
 };
@@ -87,6 +87,43 @@ async fn the_owner_of_a_handle_that_is_masked_by_now_is_not_invited() {
         assert_eq!(invited.is_err(), masked, "{invited:?}");
         let expected = if masked { "leave" } else { "invite" };
         assert_eq!(house.fake.membership(&chat(), &samuel()), expected);
+    }
+}
+
+#[tokio::test]
+async fn an_owner_who_declines_is_told_how_to_keep_the_asker_out_and_nobody_else() {
+    let house = house().await;
+    house.fake.add_room(&chat(), &[&alice(), &ghost()]);
+    let mut introduction = testing::introduction(&chat(), &ghost(), samuel(), "sam");
+    introduction.direct = true;
+    introduction.phase = Phase::Lingering;
+    introduction.owner_invited_at = Some(house.engine.now());
+    let mut actor = actor(&house);
+    actor.room.record.introductions.push(introduction);
+    let declined = EventFactory::room(&chat()).sender(samuel().as_str());
+    let declined = declined.member(samuel().as_str(), "leave");
+    let arrived = InboxItem::Event(declined.to_string());
+    let number = house.engine.next();
+    actor.room.dispatch(number, arrived).await.unwrap();
+    while actor.step().await.unwrap() {}
+    assert_eq!(house.fake.membership(&chat(), &ghost()), "leave");
+    let store = &house.store;
+    let room = store.get::<ControlRooms>(&samuel()).unwrap().unwrap();
+    let arrived = store.scan::<Inbox>(&prefix(&room), None, 10).unwrap();
+    let told = arrived.iter().filter_map(|(_, item)| match item {
+        InboxItem::Notify { plain, .. } => Some(plain.as_str()),
+        _ => None,
+    });
+    let told: Vec<_> = told.collect();
+    let [told] = told[..] else {
+        panic!("{told:?}");
+    };
+    for part in [
+        "You declined the chat that @alice:hs.test started with you by your handle @sam.",
+        "`block @alice:hs.test on @sam`",
+        "`/unignore @_dm_sam:hs.test`",
+    ] {
+        assert!(told.contains(part), "{told}");
     }
 }
 

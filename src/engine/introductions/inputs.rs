@@ -13,9 +13,12 @@ use crate::{
     },
     ids::Ghost,
     introduction::{
-        Effect, Input, Introduction, MessageKind, Phase, QuoteError, check_quotable, decide_in_room,
+        Effect, Input, Introduction, MessageKind, PendingEvent, Phase, QuoteError, check_quotable,
+        decide_in_room,
     },
-    matrix::event_type::{continues_call, is_unseen, is_verification},
+    matrix::event_type::{
+        continues_call, is_unseen, is_verification, is_verification_request, verified_user,
+    },
     store::Batch,
 };
 
@@ -126,8 +129,9 @@ impl Room {
         batch: &mut Batch,
     ) -> Result<Option<Input>, EngineError> {
         // Whether it is a group, and of which kind, is known once the ghost has looked.
-        let counts =
-            introduction.listens() || matches!(introduction.phase, Phase::Joining | Phase::Looking);
+        let counts = introduction.listens()
+            || introduction.strict()
+            || matches!(introduction.phase, Phase::Joining | Phase::Looking);
         if !introduction.hears() || event.sender != introduction.invite.asker || !counts {
             return Ok(None);
         }
@@ -154,7 +158,7 @@ impl Room {
     }
 
     /// Retains, as ciphertext, what may have to be passed on: each message once, with its newest
-    /// edit.
+    /// edits.
     fn keep(
         &self,
         introduction: &Introduction,
@@ -182,7 +186,7 @@ impl Room {
             Some(MessageKind::Edit { of }) if let Some(pending) = pending(of) => {
                 // What is on its way to the owner is followed by the newer edit.
                 let mut here = self.record.introductions.iter();
-                if let Some(former) = &pending.edit
+                if let Some(former) = pending.edit_to_drop()
                     && !here.any(|it| it.passing_on.as_ref() == Some(of))
                     && may_go(former)?
                 {
@@ -191,8 +195,8 @@ impl Room {
                 true
             }
             Some(MessageKind::Redaction { of }) => {
-                let edit = pending(of).and_then(|pending| pending.edit.as_ref());
-                for event in edit.into_iter().chain([of]) {
+                let edits = pending(of).into_iter().flat_map(PendingEvent::edits);
+                for event in edits.chain([of]) {
                     if may_go(event)? {
                         batch.delete::<RetainedEvents>(&place(event));
                     }
@@ -218,6 +222,13 @@ impl Room {
         json: &str,
     ) -> Result<Option<MessageKind>, EngineError> {
         Ok(match self.decrypt(ghost, json).await {
+            // Unencrypted ones are declined without being read.
+            Ok((kind, content))
+                if is_verification_request(&kind, &content)
+                    && verified_user(&content).as_ref() == Some(&**ghost) =>
+            {
+                Some(MessageKind::Verification)
+            }
             Ok((kind, content)) => message_kind(&kind, &content),
             // Nothing is known about the event yet: it is tried again.
             Err(error) if error.is_transient() => return Err(error),
@@ -362,7 +373,8 @@ mod tests {
 
     #[test]
     fn only_what_can_be_quoted_is_a_message() {
-        let file = json!({ "url": "mxc://hs.test/x", "key": {} });
+        let file = json!({ "url": "mxc://hs.test/x", "key": { "k": "a2V5" }, "iv": "AAAA" });
+        let unusable = json!({ "url": "mxc://hs.test/x" });
         let gallery = json!({ "msgtype": "dm.filament.gallery", "body": "two pictures",
             "itemtypes": [{ "itemtype": "m.image", "file": file }] });
         for (content, expected) in [
@@ -377,6 +389,10 @@ mod tests {
             (
                 json!({ "msgtype": "org.example.haiku", "body": "…" }),
                 Some(MessageKind::Line),
+            ),
+            (
+                json!({ "msgtype": "m.image", "body": "x.png", "file": unusable }),
+                Some(MessageKind::Other),
             ),
             (gallery, Some(MessageKind::Other)),
             // Not encrypted.

@@ -32,16 +32,22 @@ impl Room {
                 .await;
         }
         let mut pending = introduction.pending.iter();
-        if pending.any(|pending| pending.event == *event && pending.done) {
+        let pending = pending.find(|pending| pending.event == *event);
+        if pending.is_some_and(|pending| pending.done) {
             return Ok(());
         }
         let text = edit.unwrap_or(event);
         let key = (self.id.clone(), text.clone());
-        // An edit that was deleted in the meantime is not shown to the owner.
+        // An edit that was deleted in the meantime is not shown to the owner, and neither is what
+        // the edit before it had taken out.
         let is_kept = self.engine.store().contains::<RetainedEvents>(&key)?;
-        let (kind, content) = self
-            .read_kept(introduction, if is_kept { text } else { event })
-            .await?;
+        let present = pending.and_then(|pending| pending.edit.as_ref());
+        let read = if is_kept {
+            text
+        } else {
+            present.unwrap_or(event)
+        };
+        let (kind, content) = self.read_kept(introduction, read).await?;
         let name = self.asker_name(introduction).await?;
         let quote = match quote(&name, &kind, &content) {
             Ok(quote) => quote,

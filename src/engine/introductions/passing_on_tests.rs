@@ -132,15 +132,24 @@ impl Chat {
 
     /// Carries out everything that is due.
     async fn carry_out(&mut self) {
-        loop {
-            let due = self
-                .store
-                .scan::<Outbox>(&prefix(&here().to_owned()), None, 1);
-            let Some(((_, number), due)) = due.unwrap().pop() else {
-                return;
-            };
-            self.room.carry_out(number, due).await.unwrap();
-        }
+        carry_out(&mut self.room).await;
+    }
+
+    /// The room in which the bot answers Samuel.
+    async fn control_room(&self) -> Room {
+        let engine = self.room.engine.clone();
+        engine.machines().provision(&bot(), "Bot").await.unwrap();
+        let owner = testing::person("@samuel:hs.test");
+        let id = room_id!("!control:hs.test").to_owned();
+        self.fake.add_room(&id, &[owner, &bot()]);
+        let mut room = Room::load(engine, id.clone()).unwrap();
+        let mut control = Control::made(owner.clone(), NOW);
+        control.phase = ControlPhase::Ready;
+        room.record.control = Some(control);
+        let mut batch = Batch::new();
+        batch.put::<ControlRooms>(owner, &id).unwrap();
+        room.commit(batch, []).unwrap();
+        room
     }
 
     /// Alice's request to Samuel, who claims his handle for it.
@@ -164,12 +173,46 @@ impl Chat {
         }
     }
 
+    /// The effects that are due.
+    fn due(&self) -> Vec<Effect> {
+        let due = self
+            .store
+            .scan::<Outbox>(&prefix(&here().to_owned()), None, 100);
+        let due = due.unwrap().into_iter();
+        due.filter_map(|(_, due)| match due.what {
+            QueuedEffect::Introduction { effect, .. } => Some(effect),
+            _ => None,
+        })
+        .collect()
+    }
+
     fn redactions_of(&self, event: &OwnedEventId) -> usize {
         let log = self.fake.log();
         let of = format!("/redact/{event}");
         let encoded = of.replace('$', "%24");
         let is_one = |line: &&String| line.contains(&of) || line.contains(&encoded);
         log.iter().filter(is_one).count()
+    }
+}
+
+/// Carries out everything that is due in a room.
+async fn carry_out(room: &mut Room) {
+    loop {
+        let store = room.engine.store().clone();
+        let due = store.scan::<Outbox>(&prefix(&room.id), None, 1);
+        let Some(((_, number), due)) = due.unwrap().pop() else {
+            return;
+        };
+        room.carry_out(number, due).await.unwrap();
+    }
+}
+
+/// Takes everything from a room's inbox.
+async fn take_in(room: &mut Room) {
+    let store = room.engine.store().clone();
+    let arrived = store.scan::<Inbox>(&prefix(&room.id), None, 10);
+    for ((_, number), item) in arrived.unwrap() {
+        room.dispatch(number, item).await.unwrap();
     }
 }
 
@@ -192,8 +235,16 @@ async fn of_what_was_deleted_not_even_the_ciphertext_is_kept() {
     assert!(chat.is_kept(&line) && chat.is_kept(&edited));
     chat.deletes(&edited).await;
     assert!(chat.is_kept(&line) && !chat.is_kept(&edited));
+    // The edit before a deleted one counts again.
+    let former = chat.says(edit(&line, "hello there")).await;
+    let edited = chat.says(edit(&line, "my number is 555")).await;
+    chat.deletes(&edited).await;
+    assert!(chat.is_kept(&former) && !chat.is_kept(&edited));
+    let newest = chat.says(edit(&line, "hello again")).await;
     chat.deletes(&line).await;
-    assert!(!chat.is_kept(&line));
+    for event in [line, former, newest] {
+        assert!(!chat.is_kept(&event));
+    }
 }
 
 #[tokio::test]
@@ -269,20 +320,36 @@ async fn what_turns_out_to_be_no_message_is_not_kept() {
 }
 
 #[tokio::test]
+async fn an_encrypted_request_to_verify_a_ghost_is_declined_and_shown_to_nobody() {
+    for phase in [
+        Phase::Listening { until: NOW },
+        Phase::Asking { until: NOW },
+        Phase::Lingering,
+    ] {
+        let mut chat = Chat::in_phase(phase).await;
+        for of in ["@_dm_kim:hs.test", sam().as_str()] {
+            let request = json!({ "msgtype": "m.key.verification.request", "body": "", "to": of });
+            chat.says(request).await;
+        }
+        let due = chat.due();
+        assert!(
+            matches!(due[..], [Effect::DeclineVerification { .. }]),
+            "{due:?}"
+        );
+        assert!(chat.room.record.introductions[0].pending.is_empty());
+        let sent = chat.fake.sent(here());
+        chat.carry_out().await;
+        assert_eq!(chat.fake.sent(here()), sent + 1);
+    }
+}
+
+#[tokio::test]
 async fn a_line_that_comes_after_the_request_is_shown_once() {
     let mut chat = Chat::in_phase(Phase::Asking { until: NOW }).await;
     let engine = chat.room.engine.clone();
-    engine.machines().provision(&bot(), "Bot").await.unwrap();
     let owner = testing::person("@samuel:hs.test");
-    let control_room = room_id!("!control:hs.test").to_owned();
-    chat.fake.add_room(&control_room, &[owner, &bot()]);
-    let mut room = Room::load(engine.clone(), control_room.clone()).unwrap();
-    let mut control = Control::made(owner.clone(), NOW);
-    control.phase = ControlPhase::Ready;
-    room.record.control = Some(control);
-    let mut batch = Batch::new();
-    batch.put::<ControlRooms>(owner, &control_room).unwrap();
-    room.commit(batch, []).unwrap();
+    let mut room = chat.control_room().await;
+    let control_room = room.id.clone();
 
     let request = chat.request().await;
     let mut tx = engine.directory().begin().await;
@@ -309,6 +376,63 @@ async fn a_line_that_comes_after_the_request_is_shown_once() {
 }
 
 #[tokio::test]
+async fn the_answers_to_a_request_are_there_to_be_clicked_and_only_the_owner_gives_one() {
+    let mut chat = Chat::in_phase(Phase::Asking { until: NOW }).await;
+    let engine = chat.room.engine.clone();
+    let owner = testing::person("@samuel:hs.test");
+    let mut room = chat.control_room().await;
+    chat.room.commit(Batch::new(), []).unwrap();
+    let request = chat.request().await;
+    let mut tx = engine.directory().begin().await;
+    let number = tx.open_request(owner, &request).unwrap().unwrap();
+    tx.commit().await.unwrap();
+    room.show_requests(owner, number, Batch::new())
+        .await
+        .unwrap();
+    carry_out(&mut room).await;
+    let offered = |chat: &Chat| {
+        let events = chat.fake.events("!control:hs.test").into_iter();
+        let reactions = events.filter(|event| event.kind == "m.reaction");
+        let offered = reactions.map(|event| {
+            let content: Value = serde_json::from_str(event.content.get()).unwrap();
+            let relation = &content["m.relates_to"];
+            (relation["event_id"].clone(), relation["key"].clone())
+        });
+        offered.collect::<Vec<_>>()
+    };
+    let answers = |event: &OwnedEventId| {
+        let keys = ["✅", "❌", "🚫"];
+        keys.map(|key| (json!(event), json!(key))).to_vec()
+    };
+    let (_, request) = engine.directory().requests_of(owner).unwrap().remove(0);
+    let shown = request.shown.unwrap();
+    assert_eq!(offered(&chat), answers(&shown));
+    // What is carried out again after a crash is not doubled.
+    room.offer_answers(&bot(), &shown).await.unwrap();
+    assert_eq!(offered(&chat).len(), 3);
+
+    // A line that comes later can be answered too.
+    chat.says(text("may I?")).await;
+    chat.carry_out().await;
+    take_in(&mut room).await;
+    carry_out(&mut room).await;
+    let (_, request) = engine.directory().requests_of(owner).unwrap().remove(0);
+    let line = request.line_shown.unwrap();
+    assert_eq!(offered(&chat), [answers(&shown), answers(&line)].concat());
+
+    for (sender, left) in [(bot(), 1), (owner.clone().into(), 0)] {
+        let reaction = json!({ "m.relates_to":
+            { "rel_type": "m.annotation", "event_id": shown, "key": "✅" } });
+        let events = EventFactory::room(&room.id).sender(sender.as_str());
+        let reaction = events.event("m.reaction", &format!("$of{left}"), reaction);
+        let arrived = InboxItem::Event(reaction.to_string());
+        room.dispatch(engine.next(), arrived).await.unwrap();
+        let open = engine.directory().requests_of(owner).unwrap();
+        assert_eq!(open.len(), left, "{sender}");
+    }
+}
+
+#[tokio::test]
 async fn a_masked_request_shows_neither_the_asker_nor_their_device() {
     let mut chat = Chat::in_phase(Phase::Asking { until: NOW }).await;
     let key = chat.alice.machine.identity_keys().curve25519.to_base64();
@@ -328,6 +452,25 @@ async fn a_masked_request_shows_neither_the_asker_nor_their_device() {
         let (_, asked) = engine.what_is_asked(&request).await.unwrap().unwrap();
         assert_eq!(asked.as_deref(), Some(shown));
     }
+}
+
+#[tokio::test]
+async fn the_invite_says_who_asks_and_by_which_handle() {
+    let mut chat = Chat::in_phase(Phase::Inviting).await;
+    let ghost = Ghost::new(sam().to_owned());
+    let effect = Effect::ShowAs;
+    let show = QueuedEffect::Introduction { ghost, effect };
+    chat.room.commit(Batch::new(), [show]).unwrap();
+    chat.carry_out().await;
+    let events = chat.fake.events(here().as_str()).into_iter();
+    let members = events.filter(|event| event.kind == "m.room.member");
+    let contents = members.map(|event| serde_json::from_str(event.content.get()).unwrap());
+    let names = contents.map(|content: Value| content["displayname"].clone());
+    assert!(
+        names
+            .collect::<Vec<_>>()
+            .contains(&json!("alice (via @sam)"))
+    );
 }
 
 /// Alice is of a server that is away, and has sent a message, whose key has come.

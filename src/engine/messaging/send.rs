@@ -45,7 +45,8 @@ pub(in crate::engine) enum Recipients<'a> {
 }
 
 impl Room {
-    /// Encrypts an event and sends it in this room. There is no other way to send.
+    /// Encrypts an event and sends it in this room. There is no other way to send, except for
+    /// reactions.
     pub(in crate::engine) async fn send(
         &self,
         outgoing: Outgoing<'_>,
@@ -64,6 +65,23 @@ impl Room {
         let sender = outgoing.sender;
         let state = self.engine.cached_room_state(sender, room).await?;
         self.send_in(room, &state, outgoing).await
+    }
+
+    /// Sends an unencrypted event. Clients send reactions like this, and show no others.
+    pub(in crate::engine) async fn send_unencrypted(
+        &self,
+        sender: &OwnedUserId,
+        room: &OwnedRoomId,
+        kind: &str,
+        content: &Value,
+        transaction: OwnedTransactionId,
+    ) -> Result<OwnedEventId, EngineError> {
+        let acting = self.engine.as_user(sender)?;
+        let content = serde_json::value::to_raw_value(content)?;
+        let homeserver = self.engine.homeserver();
+        Ok(homeserver
+            .send_message(acting.actor(), room, kind, &content, transaction)
+            .await?)
     }
 
     async fn send_in(

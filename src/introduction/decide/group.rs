@@ -11,6 +11,9 @@ impl IntroductionStep<'_> {
     /// Goes on in a group once the owner is invited: the ghost stays if it has messages to pass on
     /// or may hear some.
     pub(super) fn owner_invited_to_group(&mut self) {
+        if self.state.strict() {
+            return self.leave_strict();
+        }
         if !self.state.passes_on_in_group() {
             self.send_notice(if self.state.visible_from_join {
                 IntroductionNotice::GroupFromJoinOn

@@ -26,18 +26,25 @@ impl IntroductionStep<'_> {
         for event in unreadable {
             self.reply(&event, IntroductionNotice::SendAgainUnreadable);
         }
-        let owner_invited_at = self.state.owner_invited_at.unwrap_or(self.now);
-        let too_early = self
-            .state
-            .last_message_at
-            .is_some_and(|at| at < owner_invited_at);
-        let tell = self.state.strict() && (self.state.key_came || too_early);
-        self.leave_telling(None, tell.then_some(IntroductionNotice::StrictSendAgain));
+        if self.state.strict() {
+            return self.leave_strict();
+        }
+        self.leave(None);
         // People may go on writing between the last look and the leaving.
-        if !self.state.strict() && !self.state.role.silent {
+        if !self.state.role.silent {
             self.effects.pop_if(|last| *last == Effect::Forget);
             self.effects.push(Effect::LookBack);
         }
+    }
+
+    /// Leaves as a strict ghost. If the owner may not have been given the key of a message, the bot
+    /// asks its sender to send it again.
+    pub(super) fn leave_strict(&mut self) {
+        let owner_invited_at = self.state.owner_invited_at.unwrap_or(self.now);
+        let last_message_at = self.state.last_message_at;
+        let too_early = last_message_at.is_some_and(|at| at < owner_invited_at);
+        let tell = self.state.key_came || too_early;
+        self.leave_telling(None, tell.then_some(IntroductionNotice::StrictSendAgain));
     }
 
     /// Lets the bot tell the asker that a message can no longer be passed on.

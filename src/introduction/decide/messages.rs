@@ -18,7 +18,9 @@ impl IntroductionStep<'_> {
         if *sender != *self.state.invite.asker || !self.state.hears() {
             return;
         }
-        if !self.state.listens() && !matches!(self.state.phase, Phase::Joining | Phase::Looking) {
+        // A strict ghost only notes that there was a message, in a group too.
+        let listens = self.state.listens() || self.state.strict();
+        if !listens && !matches!(self.state.phase, Phase::Joining | Phase::Looking) {
             return;
         }
         // A strict ghost cannot read any event.
@@ -66,6 +68,10 @@ impl IntroductionStep<'_> {
             }
             MessageKind::TooManyDevices => {
                 self.distrusted(Reason::TooManyDevices, IntroductionNotice::TooManyDevices);
+            }
+            MessageKind::Verification => {
+                let event = event.clone();
+                self.effects.push(Effect::DeclineVerification { event });
             }
             MessageKind::Nothing => {}
             MessageKind::Sealed => {
@@ -173,10 +179,10 @@ impl IntroductionStep<'_> {
         let Some(pending) = pending.find(|pending| is_known(pending)) else {
             return;
         };
-        if pending.edit.as_ref() == Some(event) {
+        if pending.edits().any(|edit| edit == event) {
             return;
         }
-        pending.edit = Some(event.clone());
+        pending.put_edit(event.clone());
         self.state.last_message_at = Some(self.now);
         if pending.unreadable {
             pending.unreadable = false;
@@ -202,7 +208,7 @@ impl IntroductionStep<'_> {
             return;
         }
         for pending in pending.iter_mut() {
-            pending.edit.take_if(|edit| edit == of);
+            pending.take_back_edit(of);
         }
         let quoted = |pending: &&PendingEvent| pending.quoted_edit.as_ref() == Some(of);
         if let Some(line) = pending.iter().find(quoted) {
@@ -277,14 +283,15 @@ impl IntroductionStep<'_> {
             }
             pending.done = true;
             pending.quoted_edit = edit.cloned();
-            match (pending.edit.clone(), edit) {
-                (newer, quoted) if newer.as_ref() == quoted => {}
-                (Some(newer), _) => self.effects.push(Effect::PassOnEdit {
+            let is_deleted = edit.is_some_and(|quoted| !pending.edits().any(|it| it == quoted));
+            match pending.edit.clone() {
+                // The edit was deleted while it was being passed on.
+                _ if is_deleted => self.quote_again(event),
+                Some(newer) if edit != Some(&newer) => self.effects.push(Effect::PassOnEdit {
                     event: newer,
                     of: event.clone(),
                 }),
-                // The edit was deleted while it was being passed on.
-                (None, _) => self.quote_again(event),
+                _ => {}
             }
         } else {
             // The message was deleted while it was being passed on.

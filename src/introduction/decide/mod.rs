@@ -418,6 +418,10 @@ impl IntroductionStep<'_> {
                 self.effects.push(Effect::ForgetPair);
             }
             self.leave(None);
+            // Last, as it may take long. The invite came from the ghost: clients offer to block
+            // the ghost, and not the asker.
+            self.effects.pop_if(|last| *last == Effect::Forget);
+            self.effects.extend([Effect::TellOwner, Effect::Forget]);
         }
     }
 

@@ -114,33 +114,36 @@ impl Group {
     /// Tries everything that is due. An effect fails if `refuse` has a reason.
     fn carry_out_with(&mut self, mut refuse: impl FnMut(&Ghost, &Effect) -> Option<Refusal>) {
         while !self.effects.is_empty() {
-            let (ghost, effect) = self.effects.remove(0);
-            if self.is_settled(&ghost, &effect) {
-                self.feed(&ghost, &Input::Done(effect));
-                continue;
-            }
-            self.tried.push((ghost.clone(), effect.clone()));
-            let input = match (refuse(&ghost, &effect), effect) {
-                (Some(why), effect) => Input::Refused(effect, why),
-                (None, Effect::Look) => Input::Looked(self.view.clone()),
-                (None, effect) => Input::Done(effect),
-            };
-            let owner = self.introduction(&ghost).owner().cloned();
-            if let Input::Done(quote @ Effect::PassOn { .. }) = &input {
-                self.passed_on.push((ghost.clone(), quote.clone()));
-            }
-            match (&input, owner) {
-                (Input::Done(Effect::InviteOwner), Some(owner)) => {
-                    self.view.members.insert(owner.into(), "invite".to_owned());
-                }
-                (Input::Done(Effect::Join), _) => {
-                    let ghost = ghost.clone().into();
-                    self.view.members.insert(ghost, "join".to_owned());
-                }
-                _ => {}
-            }
-            self.feed(&ghost, &input);
+            self.carry_out_next(&mut refuse);
         }
+    }
+
+    fn carry_out_next(&mut self, refuse: &mut impl FnMut(&Ghost, &Effect) -> Option<Refusal>) {
+        let (ghost, effect) = self.effects.remove(0);
+        if self.is_settled(&ghost, &effect) {
+            return self.feed(&ghost, &Input::Done(effect));
+        }
+        self.tried.push((ghost.clone(), effect.clone()));
+        let input = match (refuse(&ghost, &effect), effect) {
+            (Some(why), effect) => Input::Refused(effect, why),
+            (None, Effect::Look) => Input::Looked(self.view.clone()),
+            (None, effect) => Input::Done(effect),
+        };
+        let owner = self.introduction(&ghost).owner().cloned();
+        if let Input::Done(quote @ Effect::PassOn { .. }) = &input {
+            self.passed_on.push((ghost.clone(), quote.clone()));
+        }
+        match (&input, owner) {
+            (Input::Done(Effect::InviteOwner), Some(owner)) => {
+                self.view.members.insert(owner.into(), "invite".to_owned());
+            }
+            (Input::Done(Effect::Join), _) => {
+                let ghost = ghost.clone().into();
+                self.view.members.insert(ghost, "join".to_owned());
+            }
+            _ => {}
+        }
+        self.feed(&ghost, &input);
     }
 
     /// Whether another ghost has passed a message on while it waited for its turn: the engine then
@@ -381,6 +384,91 @@ fn ghosts_that_pass_nothing_on_are_not_waited_for() {
 }
 
 #[test]
+fn the_asker_is_told_what_the_owner_of_a_strict_handle_may_not_be_able_to_read() {
+    let told = |group: &Group| {
+        let notice = IntroductionNotice::StrictSendAgain;
+        group.count(&(ghost_of("sam"), Effect::TellAsker { notice }))
+    };
+    // Before the invite, while the ghost invites the owner, or never.
+    for (early, late, times) in [
+        (true, false, 1),
+        (false, true, 1),
+        (true, true, 1),
+        (false, false, 0),
+    ] {
+        let mut group = Group::of(&[("sam", "strict")]);
+        if early {
+            group.says(first(), MessageKind::Sealed);
+            group.after(500);
+        }
+        let mut invited = false;
+        while !group.effects.is_empty() && !invited {
+            invited = group.effects[0].1 == Effect::InviteOwner;
+            if invited && late {
+                group.says(second(), MessageKind::Sealed);
+                group.after(500);
+            }
+            group.carry_out_next(&mut |_, _| None);
+        }
+        assert!(invited);
+        group.ends();
+        assert_eq!(told(&group), times, "{early} {late}");
+        assert_eq!(group.quotes(), []);
+    }
+    // A key that came before the ghost left.
+    let mut group = Group::of(&[("sam", "strict")]);
+    group.feed(&ghost_of("sam"), &Input::KeyCame);
+    group.ends();
+    assert_eq!(told(&group), 1);
+}
+
+#[test]
+fn the_ghost_of_an_owner_who_has_accepted_stays_and_listens_like_the_others() {
+    let mut group = Group::of(&[("sam", "asks first")]);
+    group.carry_out();
+    group.after(6_000);
+    group.carry_out();
+    // Nothing is kept in a group while the owner is asked.
+    group.says(first(), MessageKind::Line);
+    assert!(group.introduction(&ghost_of("sam")).pending.is_empty());
+    group.after(60_000);
+    let accepted = Input::Answered {
+        accepted: true,
+        masked: false,
+    };
+    group.feed(&ghost_of("sam"), &accepted);
+    group.carry_out();
+    let said = notice_by("sam", IntroductionNotice::GroupFromInviteOn);
+    assert_eq!(group.count(&said), 1);
+    group.says(second(), MessageKind::Line);
+    group.ends();
+    assert_eq!(group.quotes(), [quote_by("sam", second())]);
+    assert_eq!(group.count(&(ghost_of("sam"), Effect::LookBack)), 1);
+}
+
+#[test]
+fn an_owner_who_accepts_takes_no_message_away_from_a_ghost_that_has_heard_it() {
+    // The ghost with the smallest Matrix ID has not heard what was said before the answer.
+    let mut group = Group::of(&[("ann", "asks first"), ("kim", "")]);
+    group.carry_out();
+    let kims_invite = (ghost_of("kim"), Effect::InviteOwner);
+    group.says(first(), MessageKind::Line);
+    group.effects.retain(|effect| *effect != kims_invite);
+    group.carry_out();
+    let accepted = Input::Answered {
+        accepted: true,
+        masked: false,
+    };
+    group.feed(&ghost_of("ann"), &accepted);
+    group.carry_out();
+    group.feed(&ghost_of("kim"), &Input::Done(Effect::InviteOwner));
+    group.says(second(), MessageKind::Line);
+    group.ends();
+    let both = [quote_by("kim", first()), quote_by("kim", second())];
+    assert_eq!(group.quotes(), both);
+}
+
+#[test]
 fn where_people_see_only_what_comes_after_joining_nothing_is_passed_on() {
     let mut group = Group::of(&TWO);
     group.view.history_visibility = "joined".to_owned();
@@ -422,11 +510,11 @@ proptest! {
             (inputs(), 0..4usize, any::<bool>(), proptest::collection::vec(refusals(), 8)),
             0..60,
         ),
-        strict: bool,
+        anns in prop_oneof![Just(""), Just("strict"), Just("asks first")],
         from_join: bool,
     ) {
         let names = ["ann", "kim", "sam"];
-        let mut group = Group::of(&[("ann", if strict { "strict" } else { "" }), ("kim", ""), ("sam", "")]);
+        let mut group = Group::of(&[("ann", anns), ("kim", ""), ("sam", "")]);
         if from_join {
             group.view.history_visibility = "joined".to_owned();
         }
@@ -440,6 +528,8 @@ proptest! {
                     }
                 }
                 (Input::Invited(_), Some(_)) => {}
+                // A masked handle's ghost stays in a conversation.
+                (Input::Answered { masked: true, .. }, Some(_)) => {}
                 (_, Some(name)) => group.feed(&ghost_of(name), &input),
             }
             if carry_out {

@@ -27,6 +27,7 @@ pub(super) fn inputs() -> impl Strategy<Value = (i64, Input)> {
         8 => MessageKind::TooManyDevices,
         9 => MessageKind::Nothing,
         10 => MessageKind::PlainFile,
+        11 => MessageKind::Verification,
         _ => MessageKind::Line,
     });
     let input = prop_oneof![

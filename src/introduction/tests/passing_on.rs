@@ -294,6 +294,59 @@ fn a_deleted_edit_is_not_passed_on() {
 }
 
 #[test]
+fn the_edit_before_a_deleted_one_is_passed_on_and_not_what_it_had_taken_out() {
+    let quote_with = |edit: OwnedEventId| Effect::PassOn {
+        event: first(),
+        edit: Some(edit),
+    };
+    // Before it is passed on.
+    let mut play = Play::admitted();
+    play.carry_out(&view(&[]));
+    play.says(first(), MessageKind::Line)
+        .says(second(), MessageKind::Edit { of: first() })
+        .says(edit(), MessageKind::Edit { of: first() });
+    delete(&mut play, edit());
+    let done = play.carry_out(&view(&[]));
+    assert!(done.contains(&quote_with(second())), "{done:?}");
+
+    // On its way, and after it was quoted.
+    for on_its_way in [true, false] {
+        let mut play = Play::admitted();
+        play.carry_out(&view(&[]));
+        play.says(first(), MessageKind::Line)
+            .says(second(), MessageKind::Edit { of: first() })
+            .says(edit(), MessageKind::Edit { of: first() });
+        let quoted = quote_with(edit());
+        while on_its_way && play.effects.first() != Some(&quoted) {
+            let effect = play.effects.remove(0);
+            play.feed(Input::Done(effect));
+        }
+        if !on_its_way {
+            play.carry_out(&view(&[]));
+        }
+        delete(&mut play, edit());
+        let mut done = play.carry_out(&view(&[]));
+        done.retain(|effect| *effect != quoted);
+        let taken_back = Effect::TakeBack { of: first() };
+        assert_eq!(done, [taken_back, quote_with(second())], "{on_its_way}");
+    }
+
+    // A former edit that is deleted changes nothing, however many there are.
+    let mut play = Play::admitted();
+    play.carry_out(&view(&[]));
+    play.says(first(), MessageKind::Line);
+    for n in 0..50 {
+        let edit = OwnedEventId::try_from(format!("$edit{n}")).unwrap();
+        play.says(edit, MessageKind::Edit { of: first() });
+    }
+    delete(&mut play, owned_event_id!("$edit48"));
+    assert!(play.state.as_ref().unwrap().pending[0].edits().count() < 10);
+    let done = play.carry_out(&view(&[]));
+    let newest = quote_with(owned_event_id!("$edit49"));
+    assert!(done.contains(&newest), "{done:?}");
+}
+
+#[test]
 fn an_edit_that_is_deleted_after_it_was_quoted_takes_the_quote_with_it() {
     let mut play = lingering(true);
     delete(&mut play, edit());

@@ -186,7 +186,7 @@ fn where_one_reads_from_joining_on_the_ghost_waits_for_the_owner_to_join() {
 }
 
 #[test]
-fn an_owner_who_declines_lets_the_ghost_go() {
+fn an_owner_who_declines_lets_the_ghost_go_and_is_told_what_else_to_do() {
     let mut play = Play::admitted();
     play.carry_out(&view(&[]));
     play.says(first(), MessageKind::Line);
@@ -200,9 +200,12 @@ fn an_owner_who_declines_lets_the_ghost_go() {
         [
             Effect::ForgetPair,
             Effect::Leave { reason: None },
+            Effect::TellOwner,
             Effect::Forget
         ]
     );
+    play.carry_out(&view(&[]));
+    assert_eq!(*play.phase(), Phase::Over);
 }
 
 #[test]

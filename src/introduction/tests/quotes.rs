@@ -48,7 +48,7 @@ fn a_quote_of_a_message_that_fitted_fits_again() {
 
 #[test]
 fn a_hidden_picture_stays_hidden_and_says_why() {
-    let file = serde_json::json!({ "url": "mxc://hs.test/x", "key": {} });
+    let file = file();
     let picture = |mark: serde_json::Value| {
         let mut content = serde_json::json!({
             "msgtype": "m.image", "body": "x.png", "filename": "x.png", "file": file,
@@ -92,6 +92,11 @@ fn a_hidden_picture_stays_hidden_and_says_why() {
         }
         assert!(quoted.get("org.example.other").is_none());
     }
+}
+
+/// An encrypted file that can be opened.
+fn file() -> serde_json::Value {
+    serde_json::json!({ "url": "mxc://hs.test/x", "key": { "k": "a2V5" }, "iv": "AAAA" })
 }
 
 /// Returns what is passed on of a message of Alice.
@@ -146,7 +151,7 @@ fn an_edit_of_a_message_with_many_lines_fits_as_a_message() {
 
 #[test]
 fn every_line_of_a_caption_is_marked_as_a_quote() {
-    let file = serde_json::json!({ "url": "mxc://hs.test/x" });
+    let file = file();
     let picture = |caption: &str| {
         let content = serde_json::json!({ "msgtype": "m.image", "body": caption,
             "filename": "a.png", "file": file });
@@ -170,7 +175,7 @@ fn every_line_of_a_caption_is_marked_as_a_quote() {
 
 #[test]
 fn what_shows_nothing_is_said_in_words() {
-    let file = serde_json::json!({ "url": "mxc://hs.test/x" });
+    let file = file();
     for (content, expected) in [
         (
             serde_json::json!({ "msgtype": "m.text", "body": " \u{3164}\n" }),
@@ -198,7 +203,7 @@ fn what_shows_nothing_is_said_in_words() {
 
 #[test]
 fn the_name_of_a_file_is_one_line_in_its_own_direction() {
-    let file = serde_json::json!({ "url": "mxc://hs.test/x" });
+    let file = file();
     let content =
         |name: &str| serde_json::json!({ "msgtype": "m.file", "body": name, "file": file });
     let quote = quoted(content("photo_\u{202e}gpj.exe\u{2028}\u{2066}x"));
@@ -256,6 +261,98 @@ fn of_a_gallery_not_only_the_caption_is_passed_on() {
     }
     let text = serde_json::json!({ "msgtype": "org.example.haiku", "body": "an old pond" });
     assert!(quote("Alice", "m.room.message", &text).is_ok());
+}
+
+#[test]
+fn what_is_covered_in_a_text_stays_covered() {
+    let message = |body: &str, html: &str| {
+        serde_json::json!({ "msgtype": "m.text", "body": body,
+            "format": "org.matrix.custom.html", "formatted_body": html })
+    };
+    let shown_of =
+        |content: &serde_json::Value| gist("m.room.message", content, |text| Some(text.to_owned()));
+    for (body, html, plain, quoted_html) in [
+        // Element's `/spoiler`, and what the proposal asks for.
+        (
+            "he dies",
+            "<span data-mx-spoiler>he dies</span>",
+            "[spoiler]",
+            "<span data-mx-spoiler=\"\">he dies</span>",
+        ),
+        (
+            "[Spoiler for the end](mxc://hs.test/x), sadly",
+            "<span data-mx-spoiler=\"the end\">he <b>d</b>ies</span>, sadly",
+            "[spoiler: the end], sadly",
+            "<span data-mx-spoiler=\"the end\">he dies</span>, sadly",
+        ),
+        (
+            "so: he dies",
+            "so: <span data-mx-spoiler=\"&quot;><b>\">he<br>&lt;dies></span>",
+            "so: [spoiler: \"><b>]",
+            "so: <span data-mx-spoiler=\"&quot;&gt;&lt;b&gt;\">he<br>&lt;dies&gt;</span>",
+        ),
+        ("open", "<b data-mx-spoilers>open</b>", "open", "open"),
+    ] {
+        let content = message(body, html);
+        let quote = quoted(content.clone());
+        assert_eq!(quote["body"], format!("Alice wrote:\n> {plain}"));
+        let expected = format!("Alice wrote:<blockquote>{quoted_html}</blockquote>");
+        assert_eq!(quote["formatted_body"], expected);
+        assert_eq!(shown_of(&content), plain);
+        let edit = serde_json::json!({ "msgtype": "m.text", "body": "* x", "m.new_content": content,
+            "m.relates_to": { "rel_type": "m.replace", "event_id": "$one" } });
+        assert_eq!(quoted(edit)["formatted_body"], expected);
+    }
+    // What cannot be covered is not passed on.
+    for hidden in ["x".repeat(47_000), "\"".repeat(9_000)] {
+        let content = message("x", &format!("<span data-mx-spoiler>{hidden}</span>"));
+        let refused = quote("Alice", "m.room.message", &content);
+        assert_eq!(refused, Err(QuoteError::NotAMessage));
+    }
+    let unread = message(
+        "he dies",
+        &format!("<b {}><i data-mx-spoiler>", "x".repeat(9_000)),
+    );
+    let refused = quote("Alice", "m.room.message", &unread);
+    assert_eq!(refused, Err(QuoteError::Malformed));
+    assert_eq!(shown_of(&unread), "(a text that cannot be shown here)");
+}
+
+#[test]
+fn what_is_covered_in_a_caption_stays_covered() {
+    let content = serde_json::json!({
+        "msgtype": "m.image", "body": "he dies", "filename": "a.png", "file": file(),
+        "format": "org.matrix.custom.html",
+        "formatted_body": "<span data-mx-spoiler>he dies</span>",
+    });
+    let quote = quoted(content);
+    assert_eq!(quote["body"], "Alice sent a picture: [spoiler]");
+    assert_eq!(
+        quote["formatted_body"],
+        "Alice sent a picture:<blockquote><span data-mx-spoiler=\"\">he dies</span></blockquote>"
+    );
+}
+
+#[test]
+fn an_encrypted_file_that_nobody_can_open_is_not_passed_on() {
+    let picture = |file: serde_json::Value| {
+        let content = serde_json::json!({ "msgtype": "m.image", "body": "a.png", "file": file });
+        check_quotable("m.room.message", &content)
+    };
+    assert_eq!(picture(file()), Ok(()));
+    for (field, broken) in [
+        ("url", serde_json::json!("https://far.example/x")),
+        ("url", serde_json::json!("mxc://far.example")),
+        ("url", serde_json::json!(7)),
+        ("key", serde_json::json!(null)),
+        ("key", serde_json::json!("a2V5")),
+        ("key", serde_json::json!({ "k": "" })),
+        ("iv", serde_json::json!(null)),
+    ] {
+        let mut file = file();
+        file[field] = broken;
+        assert_eq!(picture(file.clone()), Err(QuoteError::Malformed), "{file}");
+    }
 }
 
 proptest! {

@@ -52,6 +52,7 @@ fn what_turns_out_to_be_no_message_is_not_asked_for_again() {
         MessageKind::PlainFile,
         MessageKind::Untrusted,
         MessageKind::Nothing,
+        MessageKind::Verification,
     ];
     for kind in kinds {
         let mut play = Play::admitted();

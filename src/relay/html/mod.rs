@@ -7,6 +7,7 @@
 pub(super) mod attributes;
 mod hidden;
 pub(super) mod pieces;
+mod spoilers;
 
 use super::{
     CONTENT_BYTES_MAX,
@@ -18,6 +19,7 @@ use attributes::{
 };
 use hidden::hidden_length;
 use pieces::{Piece, pieces};
+pub use spoilers::{TextPart, may_have_spoilers, text_with_spoilers};
 
 use crate::text::{is_invisible, push_escaped};
 

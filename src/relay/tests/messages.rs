@@ -50,7 +50,7 @@ fn files_pass_by_their_reference_and_voice_keeps_its_waveform() {
 fn what_names_another_homeserver_is_to_be_uploaded_again() {
     let content = json!({
         "msgtype": "m.image", "body": "a.png",
-        "file": { "url": "mxc://far.example/abc" },
+        "file": { "url": "mxc://far.example/abc", "key": { "k": "CCCC" }, "iv": "AAAA" },
         "info": { "thumbnail_file": { "url": "mxc://far.example/def" } },
     });
     assert_eq!(
@@ -410,6 +410,31 @@ fn a_file_whose_address_cannot_be_passed_on_is_refused() {
     }
     let said = json!({ "msgtype": "m.text", "body": "mxc:broken", "org.example.note": "mxc:" });
     assert!(to_sam("m.room.message", &said).is_ok());
+}
+
+#[test]
+fn an_encrypted_file_that_nobody_can_open_is_refused() {
+    let file = json!({ "url": "mxc://far.example/x", "key": { "k": "CCCC" }, "iv": "AAAA" });
+    let picture = |file: &Value| json!({ "msgtype": "m.image", "body": "x", "file": file });
+    assert!(to_sam("m.room.message", &picture(&file)).is_ok());
+    for (field, broken) in [
+        ("url", json!("https://far.example/x")),
+        ("url", json!(null)),
+        ("key", json!(null)),
+        ("key", json!("CCCC")),
+        ("iv", json!(null)),
+    ] {
+        let mut file = file.clone();
+        file[field] = broken;
+        let edit = json!({ "msgtype": "m.image", "body": "x", "m.new_content": picture(&file),
+            "m.relates_to": { "rel_type": "m.replace", "event_id": "$one" } });
+        let gallery = json!({ "msgtype": "dm.filament.gallery", "body": "x",
+            "itemtypes": [{ "itemtype": "m.image", "file": file }] });
+        for content in [picture(&file), edit, gallery] {
+            let refused = to_sam("m.room.message", &content);
+            assert_eq!(refused, Err(TranslateError::Malformed), "{content}");
+        }
+    }
 }
 
 #[test]

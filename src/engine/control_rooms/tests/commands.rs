@@ -245,6 +245,29 @@ async fn a_command_that_was_deleted_before_it_came_is_not_answered() {
     assert_eq!(actor.room.record.control.unwrap().waiting, []);
 }
 
+/// Element X and others encrypt it.
+#[tokio::test]
+async fn an_encrypted_request_to_verify_the_bot_is_declined_too() {
+    let house = House::new().await;
+    let room = owned_room_id!("!room:hs.test");
+    let mut actor = house.control_room(&room);
+    let machines = house.engine.machines();
+    machines.expect_room(&bot(), &room).await.unwrap();
+    let person = Person::new(&house.fake, samuel().as_str()).await;
+    let request = json!({"msgtype": "m.key.verification.request", "body": "", "to": bot()});
+    let request = person
+        .says_content(&room, &[&bot()], &request.to_string())
+        .await;
+    let device = machines.device_of(&bot()).unwrap().unwrap();
+    let keys = house.fake.take_incoming(&bot(), &device);
+    machines.receive_and_respond(&bot(), keys).await.unwrap();
+    let arrived = InboxItem::Event(request.get().to_owned());
+    let number = house.engine.next();
+    actor.room.dispatch(number, arrived).await.unwrap();
+    let all = ["bot-decline-verification", "bot-send-notice"];
+    assert_eq!(kinds(&house.due(&room)), all);
+}
+
 #[tokio::test]
 async fn commands_with_half_an_emoji_or_beyond_us_are_answered() {
     let house = House::new().await;

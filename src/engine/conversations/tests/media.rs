@@ -81,7 +81,7 @@ impl Talk {
 
 fn video() -> Value {
     json!({"msgtype": "m.video", "body": "harbour.mp4", "info": {"mimetype": "video/mp4"},
-           "file": {"url": "mxc://far.example/video", "v": "v2"}})
+           "file": {"url": "mxc://far.example/video", "v": "v2", "key": {"k": "a2V5"}, "iv": "AAAA"}})
 }
 
 #[tokio::test]

@@ -36,9 +36,40 @@ async fn a_new_name_is_for_the_chat_of_two_and_for_no_group() {
     assert_eq!(name_in(&group.id), "alice");
 }
 
+#[test]
+fn a_mention_has_the_name_that_a_person_has_in_the_room_where_it_is_read() {
+    let mut conversation = talk();
+    conversation.direct = false;
+    let name_to = |conversation: &Conversation, target: RoomRole, called: &[(&str, &str)]| {
+        let called = called.iter();
+        let called = called.map(|(user, name)| ((*user).try_into().unwrap(), (*name).to_owned()));
+        let called = called.collect();
+        let source = match target {
+            RoomRole::Origin => RoomRole::Portal(1),
+            RoomRole::Portal(_) => RoomRole::Origin,
+        };
+        let all = aliases(conversation, source, target, Some(&called)).into_iter();
+        all.map(|alias| alias.name).collect::<Vec<_>>()
+    };
+    conversation.people[0].name = "Someone".to_owned();
+    conversation.people[1].name = "@sam".to_owned();
+    let called = [
+        ("@alice:hs.test", "Alice @ the harbour"),
+        ("@_dm_sam:hs.test", "another name"),
+    ];
+    let to_origin = name_to(&conversation, RoomRole::Origin, &called);
+    assert_eq!(to_origin, ["Alice the harbour", "@sam"]);
+    // Nobody else learns it.
+    let to_sam = name_to(&conversation, RoomRole::Portal(1), &called);
+    assert_eq!(to_sam[0], "Someone");
+    // Without a display name, clients show the Matrix ID.
+    let to_origin = name_to(&conversation, RoomRole::Origin, &[]);
+    assert_eq!(to_origin[0], "alice");
+}
+
 /// Returns whom a ghost in one room of a conversation stands for in another one.
 fn meant_by(conversation: &Conversation, ghost: &str, rooms: (RoomRole, RoomRole)) -> Vec<String> {
-    let all = aliases(conversation, rooms.0, rooms.1).into_iter();
+    let all = aliases(conversation, rooms.0, rooms.1, None).into_iter();
     all.filter(|alias| alias.source == *ghost)
         .map(|alias| alias.target.to_string())
         .collect()

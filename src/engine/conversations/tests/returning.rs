@@ -83,6 +83,22 @@ async fn the_ghost_of_a_person_declines_everybody_else() {
 }
 
 #[tokio::test]
+async fn the_ghost_of_a_person_declines_after_their_conversation_has_ended() {
+    let it = with_alias().await;
+    let ghost = alices_ghost();
+    it.engine.machines().retire(&ghost).await.unwrap();
+    let (mut actor, due) = invited(&it, "!one:hs.test", samuel().as_str(), &ghost).await;
+    assert!(due.is_empty());
+    it.clock.advance(Duration::from_secs(2));
+    while actor.step().await.unwrap() {}
+    let room = &actor.room.id;
+    assert_eq!(it.fake.membership(room, &ghost), "leave");
+    let events = it.fake.events(room.as_str());
+    let left: Value = serde_json::from_str(events.last().unwrap().content.get()).unwrap();
+    assert_eq!(left["reason"], introduction::Reason::NotNow.words());
+}
+
+#[tokio::test]
 async fn nobody_is_made_for_an_invite_of_a_name_that_no_handle_has() {
     let it = with_alias().await;
     let nobody = Ghost::new(user_id!("@_dm_.pnobody:hs.test").to_owned());

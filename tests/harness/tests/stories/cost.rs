@@ -147,7 +147,7 @@ async fn in_quiet_use_nothing_is_asked_but_what_carries_a_message() -> Result<()
     let kims_ghost = world.ghost("kim")?;
     let asked = bob.starts_chat(&[&kims_ghost]).await?;
     asked.says(LINE).await?;
-    comes(&kim, &asked, &kims_ghost, "Bob, to your handle @kim").await?;
+    comes(&kim, &asked, &kims_ghost, "Bob (via @kim)").await?;
     goodbye(&asked, &kims_ghost).await?;
     // By then the ghost has asked what it asks after it has left.
     cross(&chat, &sams, ghost, &["one more".to_owned()]).await?;

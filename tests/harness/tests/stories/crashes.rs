@@ -87,7 +87,7 @@ async fn killed_at(
 async fn ends(story: &Story, asker: &Person, chat: &Chat, line: &str) -> Result<()> {
     let (ghost, sam) = (&story.ghost, &story.sam);
     let name = shown(&asker.user_id);
-    let name_in_invite = format!("{name}, to your handle @sam");
+    let name_in_invite = format!("{name} (via @sam)");
     let sams = comes(sam, chat, ghost, &name_in_invite).await?;
     sams.sees(&quoted(&name, line)).await?;
     ends_well(&story.world, (asker, chat), (sam, &sams)).await?;

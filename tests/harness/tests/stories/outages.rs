@@ -198,7 +198,7 @@ async fn what_waits_for_minutes_is_not_lost_and_who_waits_in_vain_is_told() -> R
     let told = times(&chat, &story.ghost, "");
     ensure!(told == 1, "{told} times: {:#?}", chat.texts());
 
-    let kims = comes(&kim, &asked, &kims_ghost, "Bob, to your handle @kim").await?;
+    let kims = comes(&kim, &asked, &kims_ghost, "Bob (via @kim)").await?;
     let quote = quoted("Bob", "asked while a proxy answered");
     kims.sees(&quote).await?;
     ends_well(world, (&bob, &asked), (&kim, &kims)).await?;

@@ -23,6 +23,15 @@ async fn a_ghost_goes_when_sam_declines_at_once() -> Result<()> {
     let alone = [&*story.alice.user_id];
     let world = &story.world;
     world.only_these_are_in(&chat, &story.alice, &alone).await?;
+    // His client may have offered to block the ghost as well.
+    let told = story
+        .control_room
+        .sees_part("You declined the chat")
+        .await?;
+    let said = told.text().unwrap_or_default();
+    let block = format!("block {} on @sam", story.alice.user_id);
+    let undo = format!("/unignore {}", story.ghost);
+    ensure!(said.contains(&block) && said.contains(&undo), "{said}");
     world.nothing_leaked(&[LINE])
 }
 

@@ -99,7 +99,7 @@ async fn refused_blocked_limited_and_unclaimed_look_alike() -> Result<()> {
     );
     let chat = bob.starts_chat(&[&sams]).await?;
     chat.says(LINE).await?;
-    let sams_chat = comes(&sam, &chat, &sams, "Bobby, to your handle @sam").await?;
+    let sams_chat = comes(&sam, &chat, &sams, "Bobby (via @sam)").await?;
     sams_chat.sees(&quoted("Bobby", LINE)).await?;
     ends_well(&world, (&bob, &chat), (&sam, &sams_chat)).await
 }
@@ -134,7 +134,7 @@ async fn a_released_handle_reaches_nobody_and_its_next_owner_is_somebody_else() 
     let third = story.alice_writes("is this still you, Sam?").await?;
     door.held().await?;
     story.lets_in()?;
-    let kims = comes(&kim, &third, &ghost, "Alice, to your handle @sam").await?;
+    let kims = comes(&kim, &third, &ghost, "Alice (via @sam)").await?;
     // Her line is passed on if her client has heard of the new keys in time; if not, she is asked
     // for it again.
     let told = third

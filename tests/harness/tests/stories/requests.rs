@@ -45,6 +45,17 @@ async fn alice_asks(story: &Story) -> Result<(Chat, Seen)> {
     ensure!(content["msgtype"] == "m.text", "{shown:?}");
     let mentioned = &content["m.mentions"]["user_ids"][0];
     ensure!(*mentioned == story.sam.user_id.as_str(), "{shown:?}");
+    // The answers are there to be clicked.
+    for key in ["✅", "❌", "🚫"] {
+        let is_offered = |seen: &Seen| {
+            let relation = &seen.content["m.relates_to"];
+            let is_it = relation["event_id"] == shown.event_id.as_str() && relation["key"] == key;
+            seen.event_type == "m.reaction" && is_it
+        };
+        let room = &story.control_room;
+        let offered = room.sees_where("an answer to click", is_offered).await?;
+        ensure!(offered.sender == story.world.bot()?, "{offered:?}");
+    }
     Ok((chat, shown))
 }
 
@@ -328,7 +339,7 @@ async fn killed_at(
 }
 
 fn to_sam(name: &str) -> String {
-    format!("{name}, to your handle @sam")
+    format!("{name} (via @sam)")
 }
 
 async fn dies_and_comes_back(story: &mut Story) -> Result<()> {

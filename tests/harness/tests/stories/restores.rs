@@ -105,13 +105,7 @@ async fn a_restored_service_wedges_nobodys_session_and_reuses_no_key() -> Result
     let dave = story.world.person("dave").await?;
     let daves = dave.starts_chat(&[&story.ghost]).await?;
     daves.says("is the lock open on sundays?").await?;
-    let sams_of_dave = comes(
-        &story.sam,
-        &daves,
-        &story.ghost,
-        "Dave, to your handle @sam",
-    )
-    .await?;
+    let sams_of_dave = comes(&story.sam, &daves, &story.ghost, "Dave (via @sam)").await?;
     ends_well(&story.world, (&dave, &daves), (&story.sam, &sams_of_dave)).await?;
     let (devices, keys) = devices_and_keys(&story.world).await?;
 
@@ -165,7 +159,7 @@ async fn a_restored_service_wedges_nobodys_session_and_reuses_no_key() -> Result
     answered(&kims, &bot, "handles", "You don't have a handle").await?;
 
     // Who wrote while it was down is told, and brought together with Sam.
-    let sams_of_bob = comes(&story.sam, &bobs, &story.ghost, "Bob, to your handle @sam").await?;
+    let sams_of_bob = comes(&story.sam, &bobs, &story.ghost, "Bob (via @sam)").await?;
     bobs.sees_part("I couldn't decrypt your message for @sam")
         .await?;
     ends_well(&story.world, (&bob, &bobs), (&story.sam, &sams_of_bob)).await?;
@@ -173,13 +167,7 @@ async fn a_restored_service_wedges_nobodys_session_and_reuses_no_key() -> Result
     let carol = story.world.person("carol").await?;
     let carols = carol.starts_chat(&[&story.ghost]).await?;
     carols.says("a new day at the old lock").await?;
-    let sams_of_carol = comes(
-        &story.sam,
-        &carols,
-        &story.ghost,
-        "Carol, to your handle @sam",
-    )
-    .await?;
+    let sams_of_carol = comes(&story.sam, &carols, &story.ghost, "Carol (via @sam)").await?;
     sams_of_carol
         .sees(&quoted("Carol", "a new day at the old lock"))
         .await?;
@@ -243,13 +231,7 @@ async fn introductions_under_way_end_with_a_word() -> Result<()> {
     let bob = story.world.person("bob").await?;
     let unknown = bob.starts_chat(&[&story.ghost]).await?;
     unknown.says("the second line of the day").await?;
-    let sams = comes(
-        &story.sam,
-        &unknown,
-        &story.ghost,
-        "Bob, to your handle @sam",
-    )
-    .await?;
+    let sams = comes(&story.sam, &unknown, &story.ghost, "Bob (via @sam)").await?;
     sams.sees(&quoted("Bob", "the second line of the day"))
         .await?;
     // Said while the ghost is there, and passed on by nobody.

@@ -208,13 +208,7 @@ async fn only_so_many_ghosts_join_at_a_time() -> Result<()> {
     story.lets_in()?;
     let sams = story.sam_comes(&first).await?;
     story.ends_well(&first, &sams).await?;
-    let sams = comes(
-        &story.sam,
-        &second,
-        &story.ghost,
-        "Kim, to your handle @sam",
-    )
-    .await?;
+    let sams = comes(&story.sam, &second, &story.ghost, "Kim (via @sam)").await?;
     sams.sees(&quoted("Kim", "is anybody there?")).await?;
     Ok(())
 }

@@ -104,7 +104,7 @@ impl Story {
 
     /// Waits until Sam is invited into this room, checks what his invite says, and accepts.
     pub async fn sam_comes(&self, chat: &Chat) -> Result<Chat> {
-        comes(&self.sam, chat, &self.ghost, "Alice, to your handle @sam").await
+        comes(&self.sam, chat, &self.ghost, "Alice (via @sam)").await
     }
 
     /// Waits until only the two are there, lets them say a word each, and looks at their clients.

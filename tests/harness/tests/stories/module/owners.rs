@@ -32,7 +32,7 @@ async fn with_the_module_an_owner_on_another_homeserver_is_left_to_the_ghost_whi
 
     let chat = alice.starts_chat(&[&ghost]).await?;
     chat.says(LINE).await?;
-    let sams = comes(&sam, &chat, &ghost, "Alice, to your handle @sam").await?;
+    let sams = comes(&sam, &chat, &ghost, "Alice (via @sam)").await?;
     sams.sees(&quoted("Alice", LINE)).await?;
     goodbye(&chat, &ghost).await?;
     ends_well(&world, (&alice, &chat), (&sam, &sams)).await?;
