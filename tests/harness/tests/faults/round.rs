@@ -328,9 +328,10 @@ impl Lane {
             asker.says(&room, &line(0)).await?;
         }
         for n in 0..lines {
-            hears(log, &room, &line(n))
-                .await
-                .with_context(|| format!("keys: {keys:?}"))?;
+            hears(log, &room, &line(n)).await.with_context(|| {
+                let asker = asker.log().transcript();
+                format!("keys: {keys:?}; the asker saw:\n{asker}")
+            })?;
         }
         left(&asker, &room, ghost).await?;
         for n in 0..lines {
