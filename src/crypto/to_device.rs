@@ -2,8 +2,9 @@
 
 use std::{collections::BTreeMap, sync::atomic::Ordering};
 
+use matrix_sdk_common::deserialized_responses::{AlgorithmInfo, ProcessedToDeviceEvent};
 use matrix_sdk_crypto::{
-    DecryptionSettings, EncryptionSyncChanges, TrustRequirement,
+    DecryptionSettings, Device, EncryptionSyncChanges, TrustRequirement,
     store::{CryptoStore, types::Changes},
 };
 use ruma::{
@@ -173,7 +174,8 @@ impl Machines {
             ghost.store.save_changes(changes).await?;
         }
         drop(one_at_a_time);
-        let (_, infos) = outcome?;
+        let (received, infos) = outcome?;
+        forget_lists_without_senders(ghost, &received).await?;
         let user = ghost.machine.user_id();
         let mut keys = Vec::new();
         for info in infos {
@@ -238,6 +240,44 @@ impl Machines {
         }
         Ok(())
     }
+}
+
+/// Forgets the device lists of people who have sent something from a device that is not in their
+/// list: the news of the change got lost, and what is encrypted next is for that device as well.
+async fn forget_lists_without_senders(
+    ghost: &InUse,
+    received: &[ProcessedToDeviceEvent],
+) -> Result<(), CryptoError> {
+    let lists = &ghost.slot.device_lists;
+    for event in received {
+        let ProcessedToDeviceEvent::Decrypted {
+            encryption_info, ..
+        } = event
+        else {
+            continue;
+        };
+        let AlgorithmInfo::OlmV1Curve25519AesSha2 {
+            curve25519_public_key_base64: key,
+        } = &encryption_info.algorithm_info
+        else {
+            continue;
+        };
+        let sender = &encryption_info.sender;
+        // A list with too many devices is not queried again until a change is reported.
+        if lists.snapshot(sender).is_none() || lists.is_crowded(sender) {
+            continue;
+        }
+        let devices = ghost.machine.get_user_devices(sender, None).await?;
+        let key_of = |device: Device| device.curve25519_key().map(|key| key.to_base64());
+        if !devices
+            .devices()
+            .filter_map(key_of)
+            .any(|known| known == *key)
+        {
+            lists.forget(std::slice::from_ref(sender));
+        }
+    }
+    Ok(())
 }
 
 /// Returns a message if the ghost has use for it. Requests for keys, secrets and verifications from

@@ -6,7 +6,7 @@
 
 use http::StatusCode;
 
-use super::{Actor, Homeserver, MatrixError};
+use super::{Actor, Fate, Homeserver, MatrixError};
 
 impl Homeserver {
     /// Returns the error of a request made as `who`, or that `who` is missing.
@@ -37,6 +37,8 @@ impl Homeserver {
                 error
             }
             Err(answer) if answer.has_errcode("M_FORBIDDEN") => MatrixError::NoSuchUser { user },
+            // What the refusal means is not known: the request is made again.
+            Err(answer) if answer.fate() != Fate::Final => answer,
             Err(_) => error,
         }
     }

@@ -263,6 +263,30 @@ async fn a_homeserver_is_down_that_cannot_say_who_asks() {
 }
 
 #[tokio::test]
+async fn a_refusal_is_final_only_once_the_homeserver_says_that_it_has_the_user() {
+    let forbidden = r#"{"errcode":"M_FORBIDDEN","error":"not you"}"#;
+    let there = r#"{"user_id":"@_dm_sam:hs.test","device_id":"STONE"}"#;
+    let cases = [
+        (200, there, Fate::Final),
+        (403, forbidden, Fate::Failing),
+        (502, "", Fate::Failing),
+        (404, "<html>", Fate::Unclear),
+    ];
+    for (status, whoami, fate) in cases {
+        let answers = vec![
+            ("/whoami", status, whoami.to_owned()),
+            ("/m.room.member/", 403, forbidden.to_owned()),
+        ];
+        let (hs, _) = homeserver(answers).await;
+        let (room, other) = (room_id!("!r:hs.test"), user_id!("@alice:hs.test"));
+        let asked = hs.invite_direct(ghost(), room, other, None).await;
+        let error = asked.unwrap_err();
+        assert_eq!(error.fate(), fate, "{error}");
+        assert_eq!(error.missing_user().is_some(), status == 403, "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_direct_invite_is_a_member_event() {
     let (hs, script) =
         homeserver(vec![("/@sam:hs.test", 200, r#"{"event_id":"$i"}"#.into())]).await;

@@ -144,6 +144,22 @@ async fn an_unsigned_device_beside_a_signed_one_gets_no_key_and_is_told_so() {
 }
 
 #[tokio::test]
+async fn a_device_that_only_a_message_tells_of_gets_the_next_key() {
+    let world = World::with_sam().await;
+    let alice = Person::new(&world.fake, ALICE).await;
+    world.encrypt(&[alice.user()], "hello").await.unwrap();
+    // Nobody tells the ghost that her devices have changed.
+    let tablet = Person::unsigned(&world.fake, ALICE, "TABLET").await;
+    tablet.sign_device_as(&alice).await.unwrap();
+    let event = tablet.says(room(), &[sam()], "from my tablet").await;
+    world.deliver(sam()).await;
+    assert_eq!(world.decrypt(&event).await.unwrap(), "from my tablet");
+    let event = world.encrypt(&[alice.user()], "I see").await.unwrap();
+    assert_eq!(tablet.receives().await, 1);
+    assert_eq!(tablet.reads(room(), &event).await.unwrap(), "I see");
+}
+
+#[tokio::test]
 async fn people_whose_server_does_not_answer_are_told_apart_from_people_without_devices() {
     let world = World::with_sam().await;
     let far = Person::new(&world.fake, "@far:elsewhere.test").await;

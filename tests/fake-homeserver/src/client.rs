@@ -134,6 +134,18 @@ impl Client {
         self.query_keys(&[&self.user]).await
     }
 
+    /// Signs the device with the identity that another client of the same user has.
+    pub async fn sign_device_as(&self, other: &Self) -> Result<()> {
+        self.query_keys(&[&self.user]).await?;
+        let keys = other.machine.export_cross_signing_keys().await?;
+        let keys = keys.context("the other client has no identity")?;
+        self.machine.import_cross_signing_keys(keys).await?;
+        let device = self.machine.get_device(&self.user, &self.device, None);
+        let device = device.await?.context("the device has no keys")?;
+        self.request(device.verify().await?).await?;
+        self.query_keys(&[&self.user]).await
+    }
+
     /// Asks for the devices and identities of these users.
     pub async fn query_keys(&self, users: &[&UserId]) -> Result<()> {
         let (id, request) = self.machine.query_keys_for_users(users.iter().copied());

@@ -48,7 +48,7 @@ use url::Url;
 
 pub use client::Client;
 pub use fault::{Faults, Outage};
-pub use model::{Answer, Ask, Device, Draft, Event, Incoming, Mail, Registration, Server};
+pub use model::{Answer, Arrival, Ask, Device, Draft, Event, Incoming, Mail, Registration, Server};
 pub use script::{Held, When};
 
 use fault::{Chance, Delivery, Fate};

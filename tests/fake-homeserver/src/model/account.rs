@@ -8,9 +8,11 @@ use super::{
 };
 
 impl Server {
-    /// Makes a user of the homeserver's own, with a device.
-    pub fn add_person(&mut self, localpart: &str, device: &str) -> String {
-        let user = format!("@{localpart}:{}", self.name);
+    /// Makes a user with a device: of the homeserver's own, or with `sam:far.test` of another.
+    pub fn add_person(&mut self, name: &str, device: &str) -> String {
+        let (localpart, server) = name.split_once(':').unwrap_or((name, &self.name));
+        let user = format!("@{localpart}:{server}");
+        let localpart = localpart.to_owned();
         let account = self.account(&user);
         account.devices.entry(device.to_owned()).or_default();
         // As Synapse names a new account.

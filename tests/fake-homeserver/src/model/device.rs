@@ -267,16 +267,23 @@ impl Server {
             .into_iter()
             .partition(|message: &Message| self.is_ours(&message.to.0));
         self.deliver(others);
-        match self.mail.get_mut(&ask.user) {
-            None => self.deliver(ours),
-            Some(Mail::Late(kept)) => kept.extend(ours),
+        if let Some(ours) = self.hold_messages(&ask.user, ours) {
+            self.send_to_service(&ask.user, ours);
+        }
+        Answer::empty()
+    }
+
+    /// Lets become of messages for the service's devices what becomes of this sender's.
+    pub(super) fn send_to_service(&mut self, sender: &str, messages: Vec<Message>) {
+        match self.mail.get_mut(sender) {
+            None => self.deliver(messages),
+            Some(Mail::Late(kept)) => kept.extend(messages),
             Some(Mail::Twice) => {
-                self.deliver(ours.clone());
-                self.deliver(ours);
+                self.deliver(messages.clone());
+                self.deliver(messages);
             }
             Some(Mail::Lost) => {}
         }
-        Answer::empty()
     }
 
     /// From now on this becomes of what somebody sends to the service's devices.

@@ -4,6 +4,7 @@ mod account;
 mod create;
 mod device;
 mod event;
+mod federation;
 pub mod keys;
 mod reuse;
 mod room;
@@ -16,6 +17,7 @@ mod timeline;
 
 pub use device::{Device, Mail, Message};
 pub use event::{Event, Shape};
+pub use federation::{Arrival, Cut};
 pub use reuse::Firsts;
 pub use room::{Receipt, Room};
 pub use route::{Answer, Ask};

@@ -1,6 +1,6 @@
 //! A room: its events, its state, who is in it, and who may see and do what there.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde_json::{Value, json};
 
@@ -19,6 +19,8 @@ pub struct Room {
     pub events: Vec<Event>,
     /// Where an event is in `events`.
     pub index: HashMap<String, usize>,
+    /// Events that were fetched only to show the history: no sync mentions them.
+    pub backfilled: HashSet<String>,
     /// The present state.
     pub state: BTreeMap<(String, String), usize>,
     /// Every membership that somebody ever had here, with its position.

@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use super::{
     device::{Device, Mail},
     event::{Event, Shape},
+    federation::Cut,
     keys::Identity,
     reuse::Firsts,
     room::Room,
@@ -66,6 +67,10 @@ pub struct Server {
     pub sent: HashMap<(String, String, String, String), String>,
     /// What becomes of the to-device messages of these people, if they do not simply arrive.
     pub mail: HashMap<String, Mail>,
+    /// What people of servers have done that do not reach ours, by the server's name.
+    pub cuts: HashMap<String, Cut>,
+    /// Whose devices change without anybody being told.
+    pub unseen: BTreeSet<String>,
     /// What was sent first in each place where nothing else may come.
     pub firsts: Firsts,
     /// What must never be seen of a client: keys, transaction ids and places in sessions that were
@@ -167,6 +172,9 @@ impl Server {
         let Some(account) = self.accounts.get_mut(user) else {
             return;
         };
+        if self.unseen.contains(user) {
+            return;
+        }
         account.keys_changed = position;
         let sharing = self.sharing_with(user);
         if self.is_ours(user) || sharing.iter().any(|other| self.is_ours(other)) {
@@ -194,9 +202,18 @@ impl Server {
     /// Puts an event into a room, without asking whether its sender may do that; returns its id.
     pub fn append(&mut self, room_id: &str, draft: Draft) -> String {
         let id = format!("${}", self.fresh_id("event"));
-        let position = self.position;
+        if let Some(draft) = self.hold(room_id, &id, draft) {
+            self.insert(room_id, id.clone(), draft, now());
+            self.announce(room_id, &id);
+        }
+        id
+    }
+
+    /// Puts an event into a room's history and tells nobody.
+    pub(super) fn insert(&mut self, room_id: &str, id: String, draft: Draft, sent: u64) {
+        let position = self.step();
         let Some(room) = self.rooms.get_mut(room_id) else {
-            return id;
+            return;
         };
         let place = draft
             .state_key
@@ -214,7 +231,7 @@ impl Server {
             sender: draft.sender,
             state_key: draft.state_key,
             content: draft.content,
-            sent: now(),
+            sent,
             arrived: draft.arrived,
             redacts: draft.redacts,
             replaced,
@@ -237,19 +254,24 @@ impl Server {
         if let Some(place) = place {
             room.state.insert(place, room.events.len());
         }
-        room.index.insert(id.clone(), room.events.len());
-        self.announce(&event);
-        if let Some(room) = self.rooms.get_mut(room_id) {
-            room.events.push(event);
+        let redacted = event.redacts.as_ref().and_then(|id| room.index.get(id));
+        if let Some(redacted) = redacted.and_then(|at| room.events.get_mut(*at)) {
+            redacted.content = serde_json::value::to_raw_value(&json!({})).unwrap_or_default();
+            redacted.redacted_by = Some(id.clone());
         }
-        id
+        room.index.insert(id, room.events.len());
+        room.events.push(event);
     }
 
     /// Rings everybody whom an event concerns, and queues it for the application service when it
     /// is of interest to it: one of its users is joined, sends it, or is whom it is about. Who is
     /// only invited sees only the invite.
-    fn announce(&mut self, event: &Event) {
-        let Some(room) = self.rooms.get(&event.room) else {
+    pub(super) fn announce(&mut self, room: &str, id: &str) {
+        let Some(room) = self.rooms.get(room) else {
+            return;
+        };
+        let event = room.index.get(id).and_then(|at| room.events.get(*at));
+        let Some(event) = event.cloned() else {
             return;
         };
         let about = event

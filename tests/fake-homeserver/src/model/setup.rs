@@ -63,6 +63,34 @@ impl Server {
         self.keys_changed(user);
     }
 
+    /// Loses a user with all of their devices; the rooms keep them as a member.
+    pub fn lose_account(&mut self, user: &str) {
+        self.keys_changed(user);
+        self.accounts.remove(user);
+    }
+
+    /// Gives away all one-time keys of a user's devices, and then the fallback key.
+    pub fn use_up_keys(&mut self, user: &str) {
+        for device in self.account(user).devices.values_mut() {
+            device.keys.waste(usize::MAX);
+            device.keys.claim();
+        }
+    }
+
+    /// From now on nobody is told when the devices of this user change, as when the news of another
+    /// server get lost.
+    pub fn hide_device_changes(&mut self, user: &str) {
+        self.unseen.insert(user.to_owned());
+    }
+
+    /// Deletes a device of a user, as when they log out, and tells everybody about their devices
+    /// again.
+    pub fn log_out(&mut self, user: &str, device: &str) {
+        self.unseen.remove(user);
+        self.account(user).devices.remove(device);
+        self.keys_changed(user);
+    }
+
     /// Puts a message into the inbox of a device.
     pub fn put_message(&mut self, user: &str, device: &str, message: Value) {
         let position = self.step();

@@ -180,7 +180,7 @@ fn room_in_sync(
         "leave" | "ban" if *changed > from && (since.is_some() || filter.left) => {
             let (first, until) = room.sees(&ask.user).unwrap_or((*changed, *changed));
             let start = from.max(first.saturating_sub(1));
-            let (events, limited) = timeline(room, start, until, filter.limit);
+            let (events, limited) = timeline(room, ask, start, until, filter.limit);
             let shown: Vec<_> = events
                 .iter()
                 .map(|event| event.shown(ask.shape()))
@@ -195,11 +195,20 @@ fn room_in_sync(
 }
 
 /// The newest events in a span, in order, and whether there are more before them.
-fn timeline(room: &Room, after: u64, until: u64, limit: usize) -> (Vec<&Event>, bool) {
+fn timeline<'a>(
+    room: &'a Room,
+    ask: &Ask,
+    after: u64,
+    until: u64,
+    limit: usize,
+) -> (Vec<&'a Event>, bool) {
+    // People of other servers have synced what their own server has shown them.
+    let is_shown = |event: &&Event| !ask.by_service || !room.backfilled.contains(&event.id);
     let newest = room.events.iter().rev();
     let newest = newest.skip_while(|event| event.position > until);
     let mut events: Vec<&Event> = newest
         .take_while(|event| event.position > after)
+        .filter(is_shown)
         .take(limit.saturating_add(1))
         .collect();
     let limited = events.len() > limit;
@@ -214,7 +223,7 @@ fn joined(room: &Room, ask: &Ask, since: Option<u64>, filter: &Filter) -> Option
     let new = since.is_none() || joined_after(room, &ask.user, from);
     // Who comes anew is shown what went before as well, as far as they may see it.
     let after = if new { 0 } else { from }.max(visible.saturating_sub(1));
-    let (events, limited) = timeline(room, after, until, filter.limit);
+    let (events, limited) = timeline(room, ask, after, until, filter.limit);
     let before = events
         .first()
         .map_or(room.events.last()?.position, |event| event.position - 1);

@@ -29,6 +29,7 @@ impl Server {
         transaction: &str,
         redacts: Option<&str>,
     ) -> Answer {
+        let is_held = redacts.is_some_and(|id| self.is_held(&ask.user, id));
         let Some(room) = self.rooms.get(room_id) else {
             return Answer::not_found("Unknown room");
         };
@@ -43,14 +44,14 @@ impl Server {
         let target = redacts.and_then(|id| room.index.get(id)).copied();
         let own = target
             .and_then(|at| room.events.get(at))
-            .is_some_and(|event| event.sender == ask.user);
+            .map_or(is_held, |event| event.sender == ask.user);
         let may_redact = own || room.power(&ask.user) >= room.power_for("redact");
         if !room.may_send(&ask.user, kind, false) || (redacts.is_some() && !may_redact) {
             return Answer::forbidden("You don't have permission to post that to the room.");
         }
         let mut content = ask.content();
         if let Some(redacts) = redacts {
-            if target.is_none() {
+            if target.is_none() && !is_held {
                 return Answer::not_found("Event not found");
             }
             let mut with_target = ask.json();
@@ -75,14 +76,6 @@ impl Server {
         );
         if let Some(key) = key {
             self.sent.insert(key, id.clone());
-        }
-        let room = self.rooms.get_mut(room_id);
-        if let Some(event) = room
-            .zip(target)
-            .and_then(|(room, at)| room.events.get_mut(at))
-        {
-            event.content = serde_json::value::to_raw_value(&json!({})).unwrap_or_default();
-            event.redacted_by = Some(id.clone());
         }
         Answer::event(&id)
     }

@@ -280,7 +280,15 @@ impl Shared {
 
     /// Answers a request of the service: what was put there by a test, or what is known.
     pub(crate) async fn ask_by_script(&self, ask: &Ask) -> Answer {
-        let own = lock(&self.script).odd.answer(ask);
+        let (own, wait) = {
+            let odd = &lock(&self.script).odd;
+            (odd.answer(ask), odd.wait_for_silent(ask))
+        };
+        match wait {
+            Some(Duration::MAX) => std::future::pending().await,
+            Some(wait) => tokio::time::sleep(wait).await,
+            None => {}
+        }
         if let Some(own) = own {
             return own;
         }

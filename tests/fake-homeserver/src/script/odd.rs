@@ -1,6 +1,9 @@
 //! Answers that are not what the homeserver knows.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use ruma::UserId;
 use serde_json::{Value, json};
@@ -27,6 +30,9 @@ pub(super) struct Odd {
     stuffed: BTreeMap<String, usize>,
     /// Servers that do not answer key queries.
     unreachable: BTreeSet<String>,
+    /// Servers that accept connections and then say nothing, and how long our homeserver waits for
+    /// what they know of keys.
+    silent: BTreeMap<String, Duration>,
 }
 
 impl Fake {
@@ -70,6 +76,13 @@ impl Fake {
     /// Adds this many bytes to answers to claims of a user's keys.
     pub fn stuff_claims(&self, user: &UserId, bytes: usize) {
         self.script(|script| script.odd.stuffed.insert(user.to_string(), bytes));
+    }
+
+    /// Lets a server accept connections and then say nothing. Our homeserver gives key queries up
+    /// after this time, and waits for files as long as somebody wants them.
+    pub fn set_silent(&self, server_name: &str, given_up_after: Duration) {
+        let server_name = server_name.to_owned();
+        self.script(|script| script.odd.silent.insert(server_name, given_up_after));
     }
 
     /// Lets a server answer key queries no longer, or again.
@@ -123,11 +136,35 @@ impl Odd {
         }))
     }
 
+    /// Returns how long our homeserver waits for another server before it answers; with `MAX` it
+    /// never does.
+    pub(super) fn wait_for_silent(&self, ask: &Ask) -> Option<Duration> {
+        let asked = ask.json();
+        match parts(ask).as_slice() {
+            ["media", "download", server, ..] => {
+                self.silent.contains_key(*server).then_some(Duration::MAX)
+            }
+            ["keys", kind @ ("query" | "claim")] => {
+                let field = if *kind == "query" {
+                    "device_keys"
+                } else {
+                    "one_time_keys"
+                };
+                let servers = keys(&asked[field]).filter_map(|user| user.split_once(':'));
+                let waits = servers.filter_map(|(_, server)| self.silent.get(server));
+                waits.max().copied()
+            }
+            _ => None,
+        }
+    }
+
     /// Returns whether the answer to this request may have to be changed.
     pub(super) fn is_about(&self, ask: &Ask) -> bool {
         match parts(ask).as_slice() {
             ["sync"] => !self.timelines.is_empty(),
-            ["keys", "query"] => !self.devices.is_empty() || !self.unreachable.is_empty(),
+            ["keys", "query"] => {
+                !self.devices.is_empty() || !self.unreachable.is_empty() || !self.silent.is_empty()
+            }
             ["keys", "claim"] => !self.stuffed.is_empty(),
             _ => false,
         }
@@ -161,10 +198,8 @@ impl Odd {
 
     fn change_keys(&self, user: &str, answer: &mut Value) {
         let server_name = user.split_once(':').map_or("", |(_, server)| server);
-        let (away, devices) = (
-            self.unreachable.contains(server_name),
-            self.devices.get(user),
-        );
+        let away = self.unreachable.contains(server_name) || self.silent.contains_key(server_name);
+        let devices = self.devices.get(user);
         if !away && devices.is_none() {
             return;
         }

@@ -10,7 +10,7 @@ pub mod person;
 mod world;
 
 pub use fake_homeserver::{
-    Draft, Event, Fake, Faults, Mail, Options, Outage, Registration, Restart, Server,
+    Arrival, Draft, Event, Fake, Faults, Mail, Options, Outage, Registration, Restart, Server,
 };
 pub use person::Person;
 pub use world::World;

@@ -46,9 +46,10 @@ pub struct Person {
 }
 
 impl Person {
-    /// Makes an account with a signed device, whose client syncs in the background.
-    pub async fn register(fake: &Fake, localpart: &str) -> Result<Arc<Self>> {
-        let person = Self::quiet(fake, localpart).await?;
+    /// Makes an account with a signed device, whose client syncs in the background: on our
+    /// homeserver, or as `sam:far.test` on another.
+    pub async fn register(fake: &Fake, name: &str) -> Result<Arc<Self>> {
+        let person = Self::quiet(fake, name).await?;
         tokio::spawn(sync_on(Arc::downgrade(&person)));
         Ok(person)
     }
@@ -69,10 +70,22 @@ impl Person {
         Ok(Arc::new(person))
     }
 
-    async fn new(fake: &Fake, localpart: &str) -> Result<Self> {
+    /// Logs in on another device, which they sign with the identity that they have.
+    pub async fn logs_in(&self, fake: &Fake, device: &str) -> Result<Arc<Self>> {
+        let person = Self::on_device(fake, self.user_id.clone(), device).await?;
+        person.client.sign_device_as(&self.client).await?;
+        let person = Arc::new(person);
+        tokio::spawn(sync_on(Arc::downgrade(&person)));
+        Ok(person)
+    }
+
+    async fn new(fake: &Fake, name: &str) -> Result<Self> {
         let device = "PHONE";
-        let user = fake.with(|server| server.add_person(localpart, device));
-        let user_id = OwnedUserId::try_from(user)?;
+        let user = fake.with(|server| server.add_person(name, device));
+        Self::on_device(fake, OwnedUserId::try_from(user)?, device).await
+    }
+
+    async fn on_device(fake: &Fake, user_id: OwnedUserId, device: &str) -> Result<Self> {
         let device: OwnedDeviceId = device.into();
         let client = fake.log_in(user_id.clone(), device).await;
         let person = Self {
@@ -111,6 +124,12 @@ impl Person {
     /// Starts a chat as Element's "Start chat" does; returns at once.
     pub async fn starts_chat(&self, with: &[&UserId]) -> Result<OwnedRoomId> {
         let request = ChatOptions::default().request(with)?;
+        Ok(self.asks_for(request).await?.room_id)
+    }
+
+    /// Makes a group as Element does; returns at once.
+    pub async fn starts_group(&self, with: &[&UserId]) -> Result<OwnedRoomId> {
+        let request = ChatOptions::group().request(with)?;
         Ok(self.asks_for(request).await?.room_id)
     }
 

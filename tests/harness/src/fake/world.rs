@@ -64,9 +64,11 @@ impl World {
         signed.with_context(|| format!("{user} has no keys after {PATIENCE:?}"))
     }
 
-    /// Somebody who holds a handle, with their control room.
-    pub async fn owner(&self, handle: &str) -> Result<(Arc<Person>, OwnedRoomId)> {
-        let person = Person::register(&self.fake, handle).await?;
+    /// Somebody who holds a handle, with their control room. `sam:far.test` is of another server,
+    /// and holds `@sam`.
+    pub async fn owner(&self, name: &str) -> Result<(Arc<Person>, OwnedRoomId)> {
+        let person = Person::register(&self.fake, name).await?;
+        let handle = person.user_id.localpart();
         let room = person.control_room(&self.bot()?).await?;
         self.claims(&person, &room, handle).await?;
         Ok((person, room))

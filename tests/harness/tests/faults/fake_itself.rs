@@ -17,7 +17,7 @@ use axum::{
 };
 use harness::{
     Trust,
-    fake::{Fake, Faults, Options, Person, Registration, Restart},
+    fake::{Arrival, Fake, Faults, Options, Person, Registration, Restart},
 };
 use ruma::{RoomId, UserId, api::Direction, owned_user_id, user_id};
 use serde_json::{Value, json, value::RawValue};
@@ -467,6 +467,69 @@ async fn the_invited_see_what_comes_after_their_invite() -> Result<()> {
     let eves = Actor::user(&eve);
     ensure!(scene.hs.room_state(eves, &scene.room).await.is_err());
     ensure!(scene.hs.join(eves, &scene.room).await.is_err());
+    Ok(())
+}
+
+#[tokio::test]
+async fn after_a_cut_the_newest_events_are_pushed_and_the_history_has_the_others() -> Result<()> {
+    let scene = Scene::new().await?;
+    let bob = Person::register(&scene.fake, "bob:far.test").await?;
+    let room = bob.starts_chat(&[ghost_id()]).await?;
+    scene.hs.join(ghost(), &room).await?;
+    scene.all_is_pushed().await?;
+    let since = scene.sync(None).await?.next_batch;
+    let before = scene.double.count();
+    scene.fake.with(|server| server.begin_cut("far.test"));
+    let mut said = Vec::new();
+    for n in 0..4 {
+        said.push(bob.says(&room, &format!("Bob's {n}")).await?);
+    }
+    // The homeserver shows nobody what he was no longer allowed to say.
+    let unseen = said.remove(1);
+    bob.redacts(&room, &said[1]).await?;
+    scene.fake.with(|server| server.soft_fail(unseen.as_str()));
+    scene.all_is_pushed().await?;
+    ensure!(scene.double.count() == before);
+    let newest = 3;
+    scene
+        .fake
+        .with(|server| server.end_cut("far.test", newest, Arrival::NewestFirst));
+    let redacted = |event: &Value| event["content"] == json!({});
+    let is_redacted = |body: &Value| {
+        let events = body["events"].as_array().into_iter().flatten();
+        events.into_iter().any(redacted)
+    };
+    scene.double.takes(before, is_redacted).await?;
+    scene.all_is_pushed().await?;
+    let taken = scene.double.taken.lock().expect("no panic").clone();
+    let events = taken[before..].iter().flat_map(|(_, body)| {
+        let events = body["events"].as_array().into_iter().flatten();
+        events.map(|event| event["event_id"].as_str().unwrap_or_default().to_owned())
+    });
+    let pushed: Vec<String> = events.collect();
+    let [first, second, third] = said.as_slice() else {
+        bail!("{said:?}");
+    };
+    ensure!(pushed.len() == newest && !pushed.contains(&first.to_string()));
+    ensure!(pushed[1] == third.as_str() && pushed[2] == second.as_str());
+    // No sync mentions the older one, and the history has it in its place.
+    let synced = scene.sync(since.as_deref()).await?;
+    let synced = format!("{synced:?}");
+    ensure!(synced.contains(third.as_str()) && !synced.contains(first.as_str()));
+    let page = scene
+        .hs
+        .messages(ghost(), &room, None, Direction::Backward, 10);
+    let page = page.await?;
+    let place = |id: &str| {
+        page.events
+            .iter()
+            .position(|is| is.get().contains(&format!("\"event_id\":\"{id}\"")))
+    };
+    ensure!(
+        place(first.as_str()) > place(second.as_str())
+            && place(second.as_str()) > place(third.as_str())
+    );
+    ensure!(place(unseen.as_str()).is_none());
     Ok(())
 }
 

@@ -41,9 +41,10 @@ fn options() -> ServiceOptions {
         .set("reconcile.ghosts_per_second", 20)
 }
 
-/// Somebody with a masked handle.
-async fn masked(world: &World, handle: &str) -> Result<(Arc<Person>, OwnedRoomId)> {
-    let (person, control) = world.owner(handle).await?;
+/// Somebody with a masked handle; `sam:far.test` is of another server and holds `@sam`.
+pub async fn masked(world: &World, name: &str) -> Result<(Arc<Person>, OwnedRoomId)> {
+    let (person, control) = world.owner(name).await?;
+    let handle = person.user_id.localpart();
     let bot = world.bot()?;
     let command = format!("mode {handle} masked");
     let answer = person.asks(&control, &bot, &command).await?;
@@ -60,9 +61,8 @@ async fn meet(world: &World, alice: &str, alice_is_masked: bool, sam: &str) -> R
     } else {
         (Person::register(&world.fake, alice).await?, None)
     };
-    let handle = sam;
-    let (sam, sams_control) = masked(world, handle).await?;
-    let sams_ghost = world.ghost(handle)?;
+    let (sam, sams_control) = masked(world, sam).await?;
+    let sams_ghost = world.ghost(sam.user_id.localpart())?;
     let room = alice.starts_chat(&[&sams_ghost]).await?;
     alice.says(&room, "hello from behind a mask").await?;
     let known = sam.log().invites().len();

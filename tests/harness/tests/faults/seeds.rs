@@ -1,6 +1,6 @@
-//! Everything at once, by many seeds: introductions, requests, commands and masked conversations,
-//! while the homeserver fails in every way it can and the service is killed in between. Whatever
-//! somebody said arrives once, in order and readable, or they are told.
+//! Everything at once, by many seeds: introductions, requests, commands, masked conversations and
+//! groups, while the homeserver fails in every way it can and the service is killed in between.
+//! Whatever somebody said arrives once, in order and readable, or they are told.
 //!
 //! Each round has a seed of its own. A round that fails prints it, and how to run it alone.
 //! `STONECHAT_ROUNDS=2000` is the long form.
@@ -19,7 +19,11 @@ use crate::{
     introductions::quick,
     plan::{Plan, number},
     round::Lane,
+    silence::Pictures,
 };
+
+/// Runs this test.
+const RUN: &str = "cargo test -p harness --test faults each_thing_said";
 
 /// Rounds that run at the same time.
 const LANES: u64 = 8;
@@ -31,16 +35,18 @@ async fn rounds_of(lane: &Lane, fake: &Fake, seeds: &Mutex<Range<u64>>) -> Optio
         let next = seeds.lock().ok().and_then(|mut seeds| seeds.next());
         let seed = next?;
         let began = Instant::now();
-        if let Err(error) = lane.round(fake, seed).await {
-            let alone = format!(
-                "STONECHAT_SEED={seed} STONECHAT_ROUNDS=1 cargo test -p harness --test faults \
-                 each_thing_said -- --ignored"
-            );
-            let failed = format!("round {seed}: {error:?}\nthis round alone: {alone}");
-            println!("{failed}");
-            return Some(failed);
+        match lane.round(fake, seed).await {
+            Ok((part, longest)) => println!(
+                "round {seed} took {:.1?}, the longest part {longest:.1?}: {part}",
+                began.elapsed()
+            ),
+            Err(error) => {
+                let alone = format!("STONECHAT_SEED={seed} STONECHAT_ROUNDS=1 {RUN}");
+                let failed = format!("round {seed}: {error:?}\nthis round alone: {alone}");
+                println!("{failed}");
+                return Some(failed);
+            }
         }
-        println!("round {seed} took {:.1?}", began.elapsed());
     }
 }
 
@@ -64,7 +70,7 @@ async fn weather(
 ) -> Result<[u64; 3]> {
     let mut counts = [0; 3];
     loop {
-        let pause = plan.pause(3_000);
+        let pause = plan.pause(4_000);
         if tokio::time::timeout(pause, over.wait_for(|over| *over))
             .await
             .is_ok()
@@ -106,7 +112,6 @@ async fn weather(
 }
 
 #[tokio::test]
-#[ignore = "takes minutes: run it by name"]
 async fn whatever_fails_each_thing_said_arrives_once_or_its_sender_is_told() -> Result<()> {
     let mut plan = Plan::new();
     let first = plan.seed;
@@ -119,9 +124,12 @@ async fn whatever_fails_each_thing_said_arrives_once_or_its_sender_is_told() -> 
         .set("introductions.wait_for_message", "10s")
         .set("relay.wait_for_key", "3s");
     let mut world = World::start(options, service).await?;
+    let began = Instant::now();
     let lanes = number("STONECHAT_LANES", LANES).min(rounds);
     let lanes = (0..lanes).map(|n| Lane::begin(&world, n));
     let lanes = try_join_all(lanes).await?;
+    let pictures = Pictures::begin(&world).await?;
+    println!("everybody knows everybody after {:.1?}", began.elapsed());
     world.fake.begin_faults(faults(&plan));
     let (over, is_over) = watch::channel(false);
     let World { fake, service } = &mut world;
@@ -134,7 +142,9 @@ async fn whatever_fails_each_thing_said_arrives_once_or_its_sender_is_told() -> 
         over.send_replace(true);
         failed.into_iter().flatten().collect::<Vec<String>>()
     };
-    let (failed, weather) = tokio::join!(telling, weather(fake, service, plan.another(), is_over));
+    pictures.are_sent(fake.server_name()).await?;
+    let (mut failed, weather) =
+        tokio::join!(telling, weather(fake, service, plan.another(), is_over));
     let [kills, restarts, outages] = weather?;
     println!(
         "{rounds} rounds: {kills} kills, {restarts} restarts of the homeserver, {outages} outages, \
@@ -144,8 +154,19 @@ async fn whatever_fails_each_thing_said_arrives_once_or_its_sender_is_told() -> 
     let late = lanes.iter().map(Lane::late);
     let [late, told] = late.fold([0; 2], |[late, told], [a, b]| [late + a, told + b]);
     println!("keys were late {late} times, {told} times longer than they are waited for");
+    let introduced = lanes.iter().map(Lane::introduced);
+    let [introduced, after] = introduced.fold([0; 2], |[all, late], [a, b]| [all + a, late + b]);
+    println!("{after} of {introduced} owners came to a group after the line was passed on");
+    if let Err(error) = pictures.have_arrived().await {
+        let again = format!("STONECHAT_SEED={first} STONECHAT_ROUNDS={rounds} {RUN}");
+        failed.push(format!("pictures: {error:?}\nall of it again: {again}"));
+    }
     ensure!(failed.is_empty(), "{}", failed.join("\n\n"));
     ensure!(told <= 1 + late / 2, "late keys are not waited for");
+    ensure!(
+        after <= 2 + introduced / 8,
+        "owners of a group are not waited for"
+    );
     ensure!(fake.reuses().is_empty(), "{:?}", fake.reuses());
     Ok(())
 }
