@@ -11,6 +11,7 @@ use super::{
     reply_fallback::own_text,
     scrub::Scrubber,
 };
+use crate::text::without_turns;
 
 const NEW_CONTENT: &str = "m.new_content";
 const MENTIONS: &str = "m.mentions";
@@ -83,7 +84,8 @@ fn body(scrub: &Scrubber<'_>, content: &Map<String, Value>, is_edit: bool) -> Ma
     }
     for key in ["body", "org.matrix.msc1767.text", "m.text"] {
         if let Some(Value::String(text)) = own.get_mut(key) {
-            *text = with_new_names(scrub, own_text(content, quoted, is_edit, text), &renamed);
+            let own = without_turns(own_text(content, quoted, is_edit, text));
+            *text = with_new_names(scrub, &own, &renamed);
         }
     }
     let mut out = scrub.fields(&own);

@@ -3,6 +3,8 @@
 
 use serde_json::{Map, Value};
 
+use crate::text::without_turns;
+
 /// Maximum number of names that are looked for in one event.
 const NAMES_MAX: usize = 10;
 
@@ -35,7 +37,8 @@ impl ProfileNames {
         self.names.is_empty()
     }
 
-    /// Returns the text without a name at its beginning.
+    /// Returns a text without a name at its beginning. It has nothing that turns it, and the names
+    /// have not either.
     pub(super) fn without_name(&self, text: &str) -> String {
         let mut names = self.names.iter();
         match names.find_map(|name| self.rest(text, name)) {
@@ -79,7 +82,7 @@ pub(super) fn is_profile(key: &str) -> bool {
 }
 
 /// Returns `text`, the body of a message with this content, without the name that a profile in it
-/// puts at its beginning.
+/// puts at its beginning. Names are compared without what turns a text.
 pub fn without_profile_name(content: &Value, text: &str) -> String {
     match content.as_object() {
         Some(content) => ProfileNames::of(content).without_name(text),
@@ -96,7 +99,7 @@ fn collect(fields: &Map<String, Value>, names: &mut Vec<String>) {
             && !name.trim().is_empty()
             && names.len() < NAMES_MAX
         {
-            names.push(name.trim().to_owned());
+            names.push(without_turns(name).trim().to_owned());
         }
         for (key, value) in fields {
             let in_profile = is_profile(key);

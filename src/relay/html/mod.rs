@@ -19,7 +19,7 @@ use attributes::{
 use hidden::hidden_length;
 use pieces::{Piece, pieces};
 
-use crate::text::{is_invisible, push_escaped};
+use crate::text::{is_invisible, push_escaped, turns_text, without_turns};
 
 /// Maximum nesting depth of HTML elements, as in the specification.
 const HTML_DEPTH_MAX: usize = 100;
@@ -78,7 +78,7 @@ pub(super) fn translate(scrub: &Scrubber<'_>, html: &str) -> Option<Html> {
         quoted: false,
         replaced: false,
     };
-    translation.take(&pieces(html)?);
+    translation.take(&without_turns_in(pieces(html)?));
     translation.take_out_profile_name();
     // An identifier may be spread over tags, and it may begin or end where a block or any tag does.
     for breaks in [Breaks::None, Breaks::AtBlocks, Breaks::AtTags] {
@@ -96,6 +96,23 @@ pub(super) fn translate(scrub: &Scrubber<'_>, html: &str) -> Option<Html> {
         renamed: translation.renamed,
         quoted: translation.quoted,
     })
+}
+
+/// Returns the pieces without what turns a text, in their texts and in their attributes.
+fn without_turns_in(mut pieces: Vec<Piece>) -> Vec<Piece> {
+    let clean = |text: &mut String| {
+        if text.contains(turns_text) {
+            *text = without_turns(text).into_owned();
+        }
+    };
+    for piece in &mut pieces {
+        match piece {
+            Piece::Text(text) => clean(text),
+            Piece::Open(_, attributes) => attributes.iter_mut().for_each(|(_, value)| clean(value)),
+            Piece::Close(_) => {}
+        }
+    }
+    pieces
 }
 
 /// Where a text is broken when it is read without its tags.

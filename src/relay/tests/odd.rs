@@ -1,0 +1,30 @@
+//! What clients send by mistake or to deceive.
+
+use serde_json::json;
+
+use super::translated;
+use crate::relay::oracle::{field_names, strings};
+
+#[test]
+fn nothing_that_turns_a_text_comes_out() {
+    for turn in ["\u{202a}", "\u{202e}", "\u{2066}", "\u{2069}"] {
+        let text = format!("to {turn}cod.exe");
+        let content = json!({
+            "msgtype": "m.file", "body": text, "filename": text, "url": "mxc://far.example/x",
+            "formatted_body": format!("<b>{text}</b><span data-mx-spoiler=\"{text}\">&#x202e;x</span>"),
+            "org.example.note": text, text.clone(): 1,
+            "m.new_content": { "msgtype": "m.text", "body": text, "m.text": [{ "body": text }] },
+            "m.relates_to": { "rel_type": "m.replace", "event_id": "$one" },
+        });
+        let out = translated("m.room.message", content);
+        let mut all = field_names(&out);
+        strings(&out, &mut all);
+        let turns = |text: &&String| text.contains(crate::text::turns_text);
+        assert_eq!(all.iter().find(turns), None, "{out}");
+        assert_eq!(out["m.new_content"]["body"], "to cod.exe");
+        assert_eq!(out["filename"], "to cod.exe");
+    }
+    // What says of which direction it is, and the joiners of a script, are words like others.
+    let words = json!({ "msgtype": "m.text", "body": "\u{200f}שלום\u{200e} علی\u{200c}رضا" });
+    assert_eq!(translated("m.room.message", words.clone()), words);
+}
