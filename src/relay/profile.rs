@@ -3,7 +3,11 @@
 
 use serde_json::{Map, Value};
 
+use super::html::pieces::{Piece, pieces};
 use crate::text::without_turns;
+
+/// What the attribute ends with that marks such a name in HTML.
+const FALLBACK_MARK: &str = "profile-fallback";
 
 /// Maximum number of names that are looked for in one event.
 const NAMES_MAX: usize = 10;
@@ -17,16 +21,21 @@ pub(super) struct ProfileNames {
 }
 
 impl ProfileNames {
-    /// Returns the names in all profiles of a content, be it an edit.
+    /// Returns the names in all profiles of a content, be it an edit, and those that its HTML marks
+    /// as such names: bridges leave the profile out.
     pub(super) fn of(content: &Map<String, Value>) -> Self {
         let mut names = Vec::new();
         collect(content, &mut names);
+        let new = content.get("m.new_content").and_then(Value::as_object);
+        for content in [Some(content), new].into_iter().flatten() {
+            let html = content.get("formatted_body").and_then(Value::as_str);
+            collect_marked(html.unwrap_or_default(), &mut names);
+        }
         // The longest first, so that no name is taken for the beginning of another.
         names.sort_by_key(|name| std::cmp::Reverse(name.len()));
         let is_emote = |content: &Map<String, Value>| {
             content.get("msgtype").and_then(Value::as_str) == Some("m.emote")
         };
-        let new = content.get("m.new_content").and_then(Value::as_object);
         Self {
             names,
             is_emote: is_emote(content) || new.is_some_and(is_emote),
@@ -87,6 +96,38 @@ pub fn without_profile_name(content: &Value, text: &str) -> String {
     match content.as_object() {
         Some(content) => ProfileNames::of(content).without_name(text),
         None => text.to_owned(),
+    }
+}
+
+/// Returns whether these are the attributes of a name that a client puts before a text for people
+/// whose client does not know profiles of single messages.
+pub(super) fn is_fallback_name(attributes: &[(String, String)]) -> bool {
+    let mut names = attributes.iter().map(|(name, _)| name.as_str());
+    names.any(|name| name.ends_with(FALLBACK_MARK))
+}
+
+/// Collects the names that HTML marks as standing before a text.
+fn collect_marked(html: &str, names: &mut Vec<String>) {
+    if !html.to_ascii_lowercase().contains(FALLBACK_MARK) {
+        return;
+    }
+    let mut open: Option<(String, String)> = None;
+    for piece in pieces(html).unwrap_or_default() {
+        match (piece, &mut open) {
+            (Piece::Open(tag, attributes), None) if is_fallback_name(&attributes) => {
+                open = Some((tag, String::new()));
+            }
+            (Piece::Text(text), Some((_, name))) => name.push_str(&text),
+            (Piece::Close(closed), Some((tag, _))) if closed == *tag => {
+                let (_, name) = open.take().unwrap_or_default();
+                let name = without_turns(&name);
+                let name = name.trim().trim_end_matches([':', '：']).trim();
+                if !name.is_empty() && names.len() < NAMES_MAX {
+                    names.push(name.to_owned());
+                }
+            }
+            _ => {}
+        }
     }
 }
 

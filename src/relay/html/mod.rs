@@ -11,11 +11,10 @@ pub(super) mod pieces;
 use super::{
     CONTENT_BYTES_MAX,
     identifiers::link,
+    profile::is_fallback_name,
     scrub::{REDACTED, Replacement, Scrubber},
 };
-use attributes::{
-    allowed_tag, attributes, is_block, is_hidden, is_profile_name, is_scheme, is_void,
-};
+use attributes::{allowed_tag, attributes, is_block, is_hidden, is_scheme, is_void};
 use hidden::hidden_length;
 use pieces::{Piece, pieces};
 
@@ -164,7 +163,7 @@ impl HtmlTranslation<'_> {
                     let close = allowed_tag(tag).map_or(Out::Dropped, Out::Close);
                     self.out.push(close);
                 }
-                Piece::Open(tag, all) if is_hidden(tag) || is_profile_name(all) => {
+                Piece::Open(tag, all) if is_hidden(tag) || is_fallback_name(all) => {
                     self.quoted |= tag == "mx-reply";
                     self.out.push(Out::Dropped);
                     at += hidden_length(tag, &pieces[at..]);

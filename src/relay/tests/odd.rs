@@ -28,3 +28,21 @@ fn nothing_that_turns_a_text_comes_out() {
     let words = json!({ "msgtype": "m.text", "body": "\u{200f}שלום\u{200e} علی\u{200c}رضا" });
     assert_eq!(translated("m.room.message", words.clone()), words);
 }
+
+#[test]
+fn a_name_that_only_the_html_marks_as_one_goes_from_the_body_too() {
+    let html = "<strong data-mx-profile-fallback>Alice Harbour: </strong>hello";
+    let text = json!({ "msgtype": "m.text", "body": "Alice Harbour: hello",
+        "formatted_body": html });
+    let out = translated("m.room.message", text.clone());
+    assert_eq!(out["body"], "hello");
+    assert_eq!(out["formatted_body"], "hello");
+    let edit = json!({ "msgtype": "m.text", "body": "* Alice Harbour: hello", "m.new_content": text,
+        "m.relates_to": { "rel_type": "m.replace", "event_id": "$one" } });
+    let out = translated("m.room.message", edit);
+    assert_eq!(out["body"], "* hello");
+    assert_eq!(out["m.new_content"]["body"], "hello");
+    let own = json!({ "msgtype": "m.text", "body": "Alice Harbour: hello",
+        "formatted_body": "<strong>Alice Harbour: </strong>hello" });
+    assert_eq!(translated("m.room.message", own.clone()), own);
+}
