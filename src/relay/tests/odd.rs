@@ -1,9 +1,12 @@
 //! What clients send by mistake or to deceive.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::translated;
-use crate::relay::oracle::{field_names, strings};
+use super::{to_sam, translated};
+use crate::relay::{
+    SenderRemark,
+    oracle::{field_names, strings},
+};
 
 #[test]
 fn nothing_that_turns_a_text_comes_out() {
@@ -45,4 +48,43 @@ fn a_name_that_only_the_html_marks_as_one_goes_from_the_body_too() {
     let own = json!({ "msgtype": "m.text", "body": "Alice Harbour: hello",
         "formatted_body": "<strong>Alice Harbour: </strong>hello" });
     assert_eq!(translated("m.room.message", own.clone()), own);
+}
+
+/// Returns what the sender of a text with this relation is told.
+fn told(relation: &Value) -> Vec<SenderRemark> {
+    let content = json!({ "msgtype": "m.text", "body": "x", "m.relates_to": relation });
+    to_sam("m.room.message", &content).unwrap().unwrap().remarks
+}
+
+#[test]
+fn a_broken_relation_is_told_of_and_one_that_says_nothing_is_not() {
+    use SenderRemark::{WithoutReference, WithoutReply};
+    for (relation, expected) in [
+        (json!({ "m.in_reply_to": { "event_id": 7 } }), WithoutReply),
+        (json!({ "m.in_reply_to": "$one" }), WithoutReply),
+        (json!({ "m.in_reply_to": [] }), WithoutReply),
+        (
+            json!({ "rel_type": 3, "event_id": "$one" }),
+            WithoutReference,
+        ),
+        (
+            json!({ "rel_type": null, "event_id": "$one" }),
+            WithoutReference,
+        ),
+        (json!({ "event_id": "$one" }), WithoutReference),
+        (json!("$one"), WithoutReference),
+        (json!([]), WithoutReference),
+    ] {
+        assert_eq!(told(&relation), [expected], "{relation}");
+    }
+    for relation in [
+        json!(null),
+        json!({}),
+        json!({ "m.in_reply_to": null }),
+        json!({ "m.in_reply_to": {} }),
+        json!({ "m.in_reply_to": { "event_id": null } }),
+        json!({ "rel_type": null, "event_id": null, "m.in_reply_to": { "event_id": "$one" } }),
+    ] {
+        assert!(told(&relation).is_empty(), "{relation}");
+    }
 }
