@@ -282,7 +282,10 @@ fn people_are_named_as_they_are_known_on_the_other_side() {
     );
     let all = out.to_string();
     assert!(!all.contains("alice.harbour"), "{all}");
-    assert_eq!(out["m.mentions"]["user_ids"], json!([SAMUEL, GHOST]));
+    assert_eq!(
+        out["m.mentions"]["user_ids"],
+        json!([SAMUEL, GHOST, "@stranger:elsewhere.example"])
+    );
     assert!(out["body"].as_str().unwrap().contains("@Kim"), "{out}");
     let html = out["formatted_body"].as_str().unwrap();
     assert!(html.contains(SAMUEL) && html.contains(GHOST), "{html}");
