@@ -7,7 +7,7 @@ use super::{
     context::Context,
     fields::is_html,
     final_check::FinalCheck,
-    media::{REUPLOADS_MAX, lacks_media, media_in},
+    media::{REUPLOADS_MAX, has_no_file, lacks_media, media_in},
     message,
     outcome::{SenderRemark, TranslateError, Translated},
     profile::ProfileNames,
@@ -76,7 +76,7 @@ pub(super) fn translate_unchecked(
     {
         return Err(TranslateError::IdentifyingType);
     }
-    if lacks_media(&scrub, content) {
+    if lacks_media(&scrub, content) || has_no_file(event_type, content) {
         return Err(TranslateError::Malformed);
     }
     let mut remarks = Vec::new();

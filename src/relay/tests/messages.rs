@@ -408,7 +408,8 @@ fn a_file_whose_address_cannot_be_passed_on_is_refused() {
             );
         }
         // A message can do without its thumbnail.
-        let video = json!({ "msgtype": "m.video", "body": "x", "info": { "thumbnail_url": uri } });
+        let video = json!({ "msgtype": "m.video", "body": "x", "url": "mxc://far.example/x",
+            "info": { "thumbnail_url": uri } });
         assert!(to_sam("m.room.message", &video).is_ok(), "{uri}");
     }
     let said = json!({ "msgtype": "m.text", "body": "mxc:broken", "org.example.note": "mxc:" });

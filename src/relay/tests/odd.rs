@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{to_sam, translated};
 use crate::relay::{
-    SenderRemark,
+    SenderRemark, TranslateError,
     oracle::{field_names, strings},
 };
 
@@ -87,4 +87,23 @@ fn a_broken_relation_is_told_of_and_one_that_says_nothing_is_not() {
     ] {
         assert!(told(&relation).is_empty(), "{relation}");
     }
+}
+
+#[test]
+fn a_file_without_a_file_is_refused() {
+    for content in [
+        json!({ "msgtype": "m.image", "body": "lock.jpg" }),
+        json!({ "msgtype": "m.image", "body": "lock.jpg", "url": null }),
+        json!({ "msgtype": "m.video", "body": "x", "file": "mxc://far.example/x" }),
+        json!({ "msgtype": "m.file", "body": "x", "url": "mxc://far.example/x",
+            "m.new_content": { "msgtype": "m.file", "body": "x" },
+            "m.relates_to": { "rel_type": "m.replace", "event_id": "$one" } }),
+    ] {
+        let out = to_sam("m.room.message", &content);
+        assert_eq!(out, Err(TranslateError::Malformed), "{content}");
+    }
+    let duck = json!({ "body": "duck" });
+    assert_eq!(to_sam("m.sticker", &duck), Err(TranslateError::Malformed));
+    let text = json!({ "msgtype": "m.text", "body": "x" });
+    assert!(to_sam("m.room.message", &text).is_ok());
 }
