@@ -253,7 +253,14 @@ impl HtmlTranslation<'_> {
                 _ => {}
             }
         }
-        // Nobody knows where a link without an end was to end, so what follows is kept.
+        // Nobody knows where a link without an end was to end, so what follows is kept, except for
+        // the name itself.
+        if let Some(Piece::Text(text)) = after.first()
+            && let Some(rest) = without_name(text, self.scrub.mention(person))
+        {
+            self.out.push(Out::Text(rest.to_owned()));
+            return 1;
+        }
         if said.starts_with(char::is_alphanumeric) {
             self.out.push(Out::Text(" ".to_owned()));
         }
@@ -382,6 +389,16 @@ impl HtmlTranslation<'_> {
         push_escaped(html, self.scrub.mention(person));
         write_end(html, "a");
     }
+}
+
+/// Returns what follows on the name of a mention at the beginning of a text, with or without `@`.
+fn without_name<'a>(text: &'a str, mention: &str) -> Option<&'a str> {
+    let name = mention.trim_start_matches('@');
+    let text = text.trim_start();
+    let text = text.strip_prefix('@').unwrap_or(text);
+    let (said, rest) = text.split_at_checked(name.len())?;
+    let is_name = said.eq_ignore_ascii_case(name) && !rest.starts_with(char::is_alphanumeric);
+    is_name.then_some(rest)
 }
 
 /// Closes the innermost such tag, and all tags that are open in it.

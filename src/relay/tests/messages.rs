@@ -453,11 +453,19 @@ fn the_name_in_a_link_goes_with_an_asker_who_has_none_here() {
 
 #[test]
 fn a_link_without_an_end_keeps_its_distance() {
-    let html = format!("<a href=\"https://matrix.to/#/{SAM}\">sam look");
-    let content = json!({ "msgtype": "m.text", "body": "sam look", "formatted_body": html });
-    let out = translated("m.room.message", content);
-    let expected = format!("<a href=\"https://matrix.to/#/{SAMUEL}\">@sam</a> sam look");
-    assert_eq!(out["formatted_body"], expected);
+    for (said, rest) in [
+        ("Samuel look", " Samuel look"),
+        ("sam look", " look"),
+        ("@Sam: look", ": look"),
+        ("samples", " samples"),
+        ("sam", ""),
+    ] {
+        let html = format!("<a href=\"https://matrix.to/#/{SAM}\">{said}");
+        let content = json!({ "msgtype": "m.text", "body": said, "formatted_body": html });
+        let out = translated("m.room.message", content);
+        let expected = format!("<a href=\"https://matrix.to/#/{SAMUEL}\">@sam</a>{rest}");
+        assert_eq!(out["formatted_body"], expected, "{said}");
+    }
 }
 
 #[test]
