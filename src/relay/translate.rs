@@ -108,9 +108,9 @@ fn handling(event_type: &str) -> Handling {
         | "org.matrix.msc3672.beacon"
         | "org.matrix.msc3672.beacon_info" => Handling::Refused(TranslateError::LiveLocation),
         kind if is_matrix_rtc(kind) => Handling::Refused(TranslateError::MatrixRtc),
-        kind if kind.starts_with("m.key.verification.") => {
-            Handling::Refused(TranslateError::Verification)
-        }
+        "m.key.verification.request" => Handling::Refused(TranslateError::Verification),
+        // What follows on a request, which is declined.
+        kind if kind.starts_with("m.key.verification.") => Handling::Silent,
         kind if is_unseen(kind) => Handling::Silent,
         _ => Handling::Message(OnMissingTarget::Remark),
     }

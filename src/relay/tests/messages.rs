@@ -301,7 +301,7 @@ fn what_cannot_cross_is_refused_with_words() {
             TranslateError::MatrixRtc,
         ),
         (
-            "m.key.verification.start",
+            "m.key.verification.request",
             json!({ "x": 1 }),
             TranslateError::Verification,
         ),
@@ -477,6 +477,8 @@ fn what_clients_exchange_is_left_out_and_nobody_is_told() {
         "m.dummy",
         "m.secret.send",
         "m.direct",
+        "m.key.verification.start",
+        "m.key.verification.cancel",
     ] {
         assert_eq!(to_sam(kind, &content), Ok(None), "{kind}");
     }
