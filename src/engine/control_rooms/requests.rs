@@ -201,7 +201,7 @@ impl Engine {
                         Some(text.to_owned())
                     }
                 };
-                let line = gist(&decrypted.event_type, &content, told);
+                let line = gist(&name, &decrypted.event_type, &content, told);
                 Ok(Some((name, Some(line))))
             }
             Err(error) if error.is_transient() => Err(error),

@@ -236,8 +236,8 @@ impl Ways {
             message_kind(kind, content),
             Some(MessageKind::Line | MessageKind::Edit { .. })
         );
-        let request = line.then(|| gist(kind, content, |text| Some(text.to_owned())));
-        let masked_request = line.then(|| gist(kind, content, without_asker));
+        let request = line.then(|| gist(NAME, kind, content, |text| Some(text.to_owned())));
+        let masked_request = line.then(|| gist(NAME, kind, content, without_asker));
         Self {
             masked: masked(kind, content),
             open: open(kind, content),
@@ -398,7 +398,7 @@ fn open(kind: &str, content: &Value) -> Outcome {
         Some(MessageKind::Line) => quoted("quoted".to_owned(), quote(NAME, kind, content)),
         Some(MessageKind::Edit { of }) => quoted(
             format!("quoted as an edit of {of}"),
-            quote_edit(NAME, content, "$passed_on"),
+            quote_edit(NAME, kind, content, "$passed_on"),
         ),
         Some(MessageKind::PlainFile) => refused(QuoteError::PlainAttachment),
         Some(_) => refused(QuoteError::NotAMessage),
