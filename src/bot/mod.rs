@@ -144,6 +144,9 @@ fn answer_text(
         (Age::Fresh, Err(CommandLineError::UnclearPerson)) => {
             return Ok(texts::unclear_person().into());
         }
+        (Age::Fresh, Err(CommandLineError::Overridden)) => {
+            return Ok(texts::overridden().into());
+        }
         (Age::Fresh, Ok(CommandLine(words))) => words,
     };
     let greeted = message.greeted_at.map(|at| message.now.since(at));
