@@ -1,5 +1,7 @@
 //! Text by other people, made fit for our own sentences and for HTML.
 
+use std::borrow::Cow;
+
 use ruma::UserId;
 use unicode_normalization::{UnicodeNormalization as _, char::is_combining_mark};
 
@@ -148,6 +150,50 @@ pub fn is_invisible(c: char) -> bool {
         | '\u{FFA0}' | '\u{FFF0}'..='\u{FFFB}' | '\u{E0000}'..='\u{E0FFF}')
 }
 
+/// Returns whether a character overrides, embeds or isolates a direction of writing: then a text
+/// can be shown in another order than the one in which it is read and searched. Marks that only say
+/// of which direction they are (U+200E, U+200F, U+061C) are none of these.
+pub fn turns_text(c: char) -> bool {
+    matches!(c, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Returns whether a character overrides the direction of writing: what follows is shown backwards.
+pub fn is_override(c: char) -> bool {
+    matches!(c, '\u{202D}' | '\u{202E}')
+}
+
+/// Returns a text without the characters that turn it.
+pub fn without_turns(text: &str) -> Cow<'_, str> {
+    if text.contains(turns_text) {
+        Cow::Owned(text.replace(turns_text, ""))
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
+/// Returns a text by somebody else as it may stand beside a sentence of ours: with `\n` for each line
+/// break, without what turns it and without other control characters than tabs, and with few
+/// combining marks on each letter. Nothing of it then looks as if it stood outside its quote.
+pub fn fit_to_quote(text: &str) -> String {
+    let text = with_plain_breaks(text);
+    let mut out = String::with_capacity(text.len());
+    let mut marks = 0;
+    for c in text.chars() {
+        if turns_text(c) || c.is_control() && !matches!(c, '\n' | '\t') {
+            continue;
+        }
+        if is_combining_mark(c) {
+            marks += 1;
+        } else if !joins(c) {
+            marks = 0;
+        }
+        if marks <= MARKS_MAX || !is_combining_mark(c) {
+            out.push(c);
+        }
+    }
+    out
+}
+
 /// Returns a text with `\n` for each line break, whatever character it is written with.
 pub fn with_plain_breaks(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -260,6 +306,40 @@ mod tests {
     fn every_line_break_is_one() {
         let text = "a\r\nb\rc\u{b}d\u{c}e\u{85}f\u{2028}g\u{2029}h\n\r\n";
         assert_eq!(with_plain_breaks(text), "a\nb\nc\nd\ne\nf\ng\nh\n\n");
+    }
+
+    #[test]
+    fn what_turns_a_text_goes_and_the_marks_of_scripts_stay() {
+        for (text, expected) in [
+            ("send it to \u{202e}cod.exe", "send it to cod.exe"),
+            ("\u{2067}a\u{2069} \u{202a}b\u{202c}", "a b"),
+            (
+                "\u{200f}שלום\u{200e} \u{61c}x",
+                "\u{200f}שלום\u{200e} \u{61c}x",
+            ),
+            ("علی\u{200c}رضا", "علی\u{200c}رضا"),
+        ] {
+            assert_eq!(without_turns(text), expected);
+            assert_eq!(fit_to_quote(text), expected);
+        }
+    }
+
+    #[test]
+    fn a_quote_has_few_marks_on_a_letter_and_plain_breaks() {
+        let covered = format!("a{}\u{7}b\r\n\tc", "\u{301}".repeat(4000));
+        let expected = format!("a{}b\n\tc", "\u{301}".repeat(4));
+        assert_eq!(fit_to_quote(&covered), expected);
+        let joined = format!("a{0}\u{200d}{0}b", "\u{301}".repeat(3));
+        assert_eq!(fit_to_quote(&joined).matches('\u{301}').count(), 4);
+        for text in [
+            "1\u{fe0f}\u{20e3}",
+            "र\u{200d}\u{94d}य",
+            "Nguyễn",
+            "שָׁלוֹם",
+            "\n\n> x",
+        ] {
+            assert_eq!(fit_to_quote(text), text);
+        }
     }
 
     #[test]

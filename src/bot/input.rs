@@ -8,7 +8,8 @@ use serde_json::Value;
 use crate::{
     clock::Timestamp,
     matrix::event_type::{is_verification, without_namespace},
-    text::visible,
+    relay::without_profile_name,
+    text::{is_override, visible},
 };
 
 /// Maximum length of a command, in characters.
@@ -56,7 +57,7 @@ pub(super) fn read_input(event_type: &str, content: &Value) -> CommandInput {
     let body = content.get("body");
     match content.get("msgtype").and_then(Value::as_str) {
         Some("m.text") => match body.and_then(Value::as_str) {
-            Some(body) => CommandInput::Text(body.to_owned()),
+            Some(body) => CommandInput::Text(without_profile_name(content, body)),
             None => CommandInput::NotText,
         },
         // Bots answer with notices: answering those would never end.
@@ -122,6 +123,8 @@ pub(super) enum CommandLineError {
     ManyLines,
     /// It mentions somebody, and it is not clear where.
     UnclearPerson,
+    /// It overrides the direction of writing, so the person sees other words than the bot reads.
+    Overridden,
 }
 
 impl CommandLine {
@@ -135,11 +138,15 @@ impl CommandLine {
         if text.len() > COMMAND_CHARS_MAX * 4 || text.chars().count() > COMMAND_CHARS_MAX {
             return Err(CommandLineError::TooLong);
         }
-        let lines = without_quote(text).lines().map(clean);
+        let text = without_quote(text);
+        if text.contains(is_override) {
+            return Err(CommandLineError::Overridden);
+        }
+        let lines = text.lines().map(clean);
         let lines: Vec<String> = lines.filter(|line| !line.is_empty()).collect();
         let line = match without_fence(&lines) {
             [] => return Err(CommandLineError::Empty),
-            [line] => without_emphasis(line, &MARKS_OF_LINES),
+            [line] => without_emphasis(without_list_mark(line), &MARKS_OF_LINES),
             _ => return Err(CommandLineError::ManyLines),
         };
         let line = mention(line).ok_or(CommandLineError::UnclearPerson)?;
@@ -166,6 +173,17 @@ fn without_quote(text: &str) -> &str {
         rest = rest.split_once('\n').map_or("", |(_, after)| after);
     }
     rest
+}
+
+/// Removes the mark with which Markdown makes a line an item of a list.
+fn without_list_mark(line: &str) -> &str {
+    let digits = line.bytes().take_while(u8::is_ascii_digit).count();
+    let item = match &line[digits..] {
+        numbered if digits > 0 => numbered.strip_prefix(['.', ')']),
+        line => line.strip_prefix(['-', '*', '+', '•']),
+    };
+    item.and_then(|item| item.strip_prefix(' '))
+        .map_or(line, str::trim_start)
 }
 
 /// The marks that Markdown puts around a line to emphasise it.
@@ -275,7 +293,7 @@ mod tests {
             "claim `sam`",
             "“claim sam”",
             "claim\u{a0}sam",
-            "cl\u{200b}aim s\u{202e}am\u{7}",
+            "cl\u{200b}aim s\u{200e}am\u{7}",
             "claim\u{3164} s\u{34f}am\u{fe0f}",
             "> <@bot:example.org> Hello\n> more\n\nclaim sam",
             "\n\nclaim sam\n",
@@ -285,6 +303,10 @@ mod tests {
             "*claim* **sam**",
             "**`claim sam`**",
             "`claim` `sam`",
+            "- claim sam",
+            "* claim sam",
+            "* **claim** sam",
+            "1. claim sam",
             "```\nclaim sam\n```",
             "```text\n\nclaim sam\n```\n",
             "> <@bot:example.org> Hello\n\n~~~\nclaim sam\n~~~",
@@ -298,6 +320,8 @@ mod tests {
         assert_eq!(words("claim _sam_kim_"), ["claim", "_sam_kim_"]);
         assert_eq!(words("_claim sam_kim_"), ["claim", "sam_kim"]);
         assert_eq!(words("*"), ["*"]);
+        assert_eq!(words("-claim"), ["-claim"]);
+        assert_eq!(words("1 claim"), ["1", "claim"]);
     }
 
     #[test]
@@ -315,6 +339,12 @@ mod tests {
         assert_eq!(parse("> only a quote"), Err(CommandLineError::Empty));
         assert_eq!(parse("`!`"), Err(CommandLineError::Empty));
         assert_eq!(parse("claim a\nclaim b"), Err(CommandLineError::ManyLines));
+        assert_eq!(
+            parse("claim \u{202e}noreh"),
+            Err(CommandLineError::Overridden)
+        );
+        let quoted = "> \u{202e}noreh\n\nclaim sam";
+        assert_eq!(words(quoted), ["claim", "sam"]);
         assert_eq!(parse("```\n```"), Err(CommandLineError::Empty));
         assert_eq!(
             parse("```\nclaim a\nclaim b\n```"),
@@ -338,6 +368,12 @@ mod tests {
                 "m.room.message",
                 json!({ "msgtype": "m.text", "body": "help", "formatted_body": "<b>release</b>",
                         "format": "org.matrix.custom.html" }),
+                help(),
+            ),
+            (
+                "m.room.message",
+                json!({ "msgtype": "m.text", "body": "Kim: help",
+                        "com.beeper.per_message_profile": { "id": "kim", "displayname": "Kim" } }),
                 help(),
             ),
             (

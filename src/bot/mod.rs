@@ -145,6 +145,7 @@ fn answer_text(
         Err(CommandLineError::TooLong) => return Ok(texts::too_long().into()),
         Err(CommandLineError::ManyLines) => return Ok(texts::one_at_a_time().into()),
         Err(CommandLineError::UnclearPerson) => return Ok(texts::unclear_person().into()),
+        Err(CommandLineError::Overridden) => return Ok(texts::overridden().into()),
     };
     let greeted = message.greeted_at.map(|at| message.now.since(at));
     if command::is_greeting(&words) && greeted.is_some_and(|ago| ago < GREETING_TIME) {

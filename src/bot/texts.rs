@@ -281,6 +281,13 @@ pub(super) fn unclear_person() -> NoticeText {
     .and(".")
 }
 
+pub(super) fn overridden() -> NoticeText {
+    NoticeText::new(
+        "Your message has an invisible character that turns words around, so what you see isn't \
+         what I would read. I haven't done anything. Please type it by hand.",
+    )
+}
+
 pub(super) fn lookalike_attempt(handle: &Handle, attempt: &Handle) -> NoticeText {
     NoticeText::new("Someone tried to claim ")
         .name(&attempt.to_string())

@@ -9,6 +9,7 @@ use ruma::user_id;
 use serde_json::{Value, json};
 
 use super::{clean_name, gist, quote, quote_edit};
+use crate::text::turns_text;
 
 /// Maximum size of a content that a client can send encrypted, in bytes of JSON.
 const CONTENT_AT_MOST: usize = 47_000;
@@ -38,7 +39,7 @@ pub(crate) fn message(input: &[u8]) {
         );
         check_html(&quote.content);
     }
-    if let Ok(edit) = quote_edit(&name, content, "$passed_on") {
+    if let Ok(edit) = quote_edit(&name, kind, content, "$passed_on") {
         assert!(
             size(&edit.content) <= 2 * limit,
             "{} bytes",
@@ -47,9 +48,9 @@ pub(crate) fn message(input: &[u8]) {
         assert_eq!(edit.content["m.relates_to"]["event_id"], "$passed_on");
         check_html(&edit.content["m.new_content"]);
     }
-    let gist = gist(kind, content, |body| Some(body.to_owned()));
-    assert!(gist.chars().count() <= GIST_CHARS_MAX);
-    let breaks = |c: char| c.is_control() && !matches!(c, '\n' | '\t') || c == '\u{202E}';
+    let gist = gist(&name, kind, content, |body| Some(body.to_owned()));
+    assert!(gist.chars().count() <= GIST_CHARS_MAX + ADDED_AT_MOST);
+    let breaks = |c: char| c.is_control() && !matches!(c, '\n' | '\t') || turns_text(c);
     assert!(!gist.contains(breaks), "{gist:?}");
 }
 

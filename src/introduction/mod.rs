@@ -24,6 +24,7 @@ mod decide;
 mod effect;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+mod gist;
 mod group;
 mod input;
 mod notice;
@@ -37,10 +38,11 @@ mod tests;
 
 pub use decide::{Decision, decide, decide_in_room};
 pub use effect::{Effect, EffectKind};
+pub use gist::gist;
 pub use input::{Input, MessageKind, Refusal};
 pub use notice::{IntroductionNotice, Reason};
 pub use pending::PendingEvent;
-pub use quote::{Quote, QuoteError, check_quotable, gist, quote, quote_edit};
+pub use quote::{Quote, QuoteError, check_quotable, quote, quote_edit};
 pub use rules::Rules;
 pub use state::{Admission, GroupRole, Introduction, Invite, InviteRetry, Phase, WaitFor};
 

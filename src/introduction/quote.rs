@@ -6,7 +6,7 @@ use crate::{
     relay::{
         TextPart, is_usable_file, may_have_spoilers, text_with_spoilers, without_reply_fallback,
     },
-    text::{is_blank, push_escaped, push_escaped_lines, with_plain_breaks},
+    text::{fit_to_quote, is_blank, push_escaped, push_escaped_lines},
 };
 
 /// Maximum size of a mark on an attachment, in bytes of JSON.
@@ -56,14 +56,19 @@ pub enum QuoteError {
 }
 
 /// The fields of an attachment that are passed on; all others are dropped.
-const ATTACHMENT_FIELDS: [&str; 6] = [
+const ATTACHMENT_FIELDS: [&str; 8] = [
     "msgtype",
     "file",
     "info",
+    "m.audio",
     "org.matrix.msc1767.audio",
+    "m.voice",
     "org.matrix.msc3245.voice",
     "geo_uri",
 ];
+
+/// The marks of a recording that a person spoke into their client.
+const VOICE_MARKS: [&str; 2] = ["m.voice", "org.matrix.msc3245.voice"];
 
 /// Checks that a message can be quoted.
 pub fn check_quotable(event_type: &str, content: &Value) -> Result<(), QuoteError> {
@@ -109,7 +114,7 @@ fn quote_within(
 }
 
 /// Returns whether a message holds files, whatever its type calls them.
-fn holds_files(content: &Value) -> bool {
+pub(super) fn holds_files(content: &Value) -> bool {
     ["file", "url", "itemtypes"]
         .iter()
         .any(|field| content.get(field).is_some())
@@ -117,8 +122,13 @@ fn holds_files(content: &Value) -> bool {
 }
 
 /// Quotes an edit as an edit of `passed_on`, the event in which its original was passed on.
-pub fn quote_edit(name: &str, content: &Value, passed_on: &str) -> Result<Quote, QuoteError> {
-    let mut new = quote_within(EDIT_BYTES_MAX, name, "m.room.message", content)?;
+pub fn quote_edit(
+    name: &str,
+    event_type: &str,
+    content: &Value,
+    passed_on: &str,
+) -> Result<Quote, QuoteError> {
+    let mut new = quote_within(EDIT_BYTES_MAX, name, event_type, content)?;
     if let Some(fields) = new.content.as_object_mut() {
         fields.remove("m.relates_to");
     }
@@ -134,63 +144,33 @@ pub fn quote_edit(name: &str, content: &Value, passed_on: &str) -> Result<Quote,
     })
 }
 
-/// Maximum length of the text that a request shows, in characters.
-const GIST_CHARS_MAX: usize = 1000;
-
-/// Returns what a request shows of an opening line: its text, as translated by `told`, or its kind.
-pub fn gist(
-    event_type: &str,
-    content: &Value,
-    told: impl FnOnce(&str) -> Option<String>,
-) -> String {
-    let whole = content;
-    let content = new_content(whole);
-    let what = match (event_type, content["msgtype"].as_str()) {
-        ("m.room.message", Some("m.image")) | ("m.sticker", _) => "(a picture)",
-        ("m.room.message", Some("m.video")) => "(a video)",
-        ("m.room.message", Some("m.audio")) => "(a recording)",
-        ("m.room.message", Some("m.file")) => "(a file)",
-        ("m.room.message", Some("m.location")) => "(a place)",
-        ("m.room.message", Some("m.gallery" | "dm.filament.gallery")) => "(pictures)",
-        _ => match text_of(whole, content) {
-            Ok(text) => match told(&text.plain()) {
-                Some(body) if is_blank(&body) => "(something without text)",
-                Some(body) => return cut(&in_plain_lines(&body), GIST_CHARS_MAX),
-                None => "(a text that cannot be shown here)",
-            },
-            Err(_) if content["body"].is_string() => "(a text that cannot be shown here)",
-            Err(_) => "(something without text)",
-        },
-    };
-    what.to_owned()
+/// Returns what a message of this type is called if it is a file.
+pub(super) fn file_kind(kind: &str, content: &Value) -> Option<&'static str> {
+    let is_voice = || VOICE_MARKS.iter().any(|mark| content.get(mark).is_some());
+    Some(match kind {
+        "m.image" => "a picture",
+        "m.video" => "a video",
+        "m.audio" if is_voice() => "a voice message",
+        "m.audio" => "a recording",
+        "m.file" => "a file",
+        _ => return None,
+    })
 }
 
-/// Returns the text with plain line breaks only, and without characters that change the direction
-/// of writing: no text may look as if it stood outside its quote.
-fn in_plain_lines(text: &str) -> String {
-    let mut out = String::with_capacity(text.len().min(8 * GIST_CHARS_MAX));
-    for c in with_plain_breaks(text).chars().take(2 * GIST_CHARS_MAX) {
-        match c {
-            '\u{61C}'
-            | '\u{200E}'
-            | '\u{200F}'
-            | '\u{202A}'..='\u{202E}'
-            | '\u{2066}'..='\u{2069}' => {}
-            c if c.is_control() && !matches!(c, '\n' | '\t') => {}
-            c => out.push(c),
-        }
-    }
-    out
+/// Returns the caption of a file: its body, if its name stands elsewhere.
+pub(super) fn caption_of(content: &Value) -> Option<&str> {
+    let (body, name) = (content["body"].as_str()?, content["filename"].as_str()?);
+    (name != body && !is_blank(body)).then_some(body)
 }
 
-/// Returns a text like [`in_plain_lines`], on one line.
+/// Returns a text as it may stand in a quote, on one line.
 fn on_one_line(text: &str) -> String {
-    let line = in_plain_lines(text).replace(['\n', '\t'], " ");
+    let line = fit_to_quote(text).replace(['\n', '\t'], " ");
     line.trim().to_owned()
 }
 
 /// Returns the new content of an edit, or else the content itself.
-fn new_content(content: &Value) -> &Value {
+pub(super) fn new_content(content: &Value) -> &Value {
     match content.get("m.new_content") {
         Some(new) if new.is_object() && content["m.relates_to"]["rel_type"] == "m.replace" => new,
         _ => content,
@@ -198,7 +178,7 @@ fn new_content(content: &Value) -> &Value {
 }
 
 /// The text of a message.
-enum MessageText {
+pub(super) enum MessageText {
     /// Its body.
     Plain(String),
     /// What its HTML shows and covers: not all clients cover it in the body.
@@ -207,7 +187,7 @@ enum MessageText {
 
 impl MessageText {
     /// Returns the text with words in place of what is covered.
-    fn plain(&self) -> String {
+    pub(super) fn plain(&self) -> String {
         match self {
             Self::Plain(body) => body.clone(),
             Self::WithSpoilers(parts) => {
@@ -225,10 +205,10 @@ impl MessageText {
 
     fn push_html(&self, out: &mut String) {
         match self {
-            Self::Plain(body) => push_escaped_lines(out, &with_plain_breaks(body)),
+            Self::Plain(body) => push_escaped_lines(out, &fit_to_quote(body)),
             Self::WithSpoilers(parts) => {
                 for part in parts {
-                    let text = with_plain_breaks(&part.text);
+                    let text = fit_to_quote(&part.text);
                     let Some(reason) = &part.spoiler else {
                         push_escaped_lines(out, &text);
                         continue;
@@ -250,7 +230,7 @@ fn reason_for_spoiler(reason: &str) -> String {
 
 /// Returns the text of a message: its body, unless something in its HTML is covered. `whole` is the
 /// content in which an edit has its new `content`.
-fn text_of(whole: &Value, content: &Value) -> Result<MessageText, QuoteError> {
+pub(super) fn text_of(whole: &Value, content: &Value) -> Result<MessageText, QuoteError> {
     let body = without_reply_fallback(whole, body_of(content)?);
     let html = content["formatted_body"].as_str();
     let Some(html) = html.filter(|html| may_have_spoilers(html)) else {
@@ -271,7 +251,7 @@ fn text(
     msgtype: &str,
     text: &MessageText,
 ) -> Result<Value, QuoteError> {
-    let body = &with_plain_breaks(&text.plain());
+    let body = &fit_to_quote(&text.plain());
     if is_blank(body) {
         let sentence = format!("{name} sent a message without text");
         return Ok(json!({ "msgtype": msgtype, "body": sentence, "m.mentions": {} }));
@@ -340,7 +320,7 @@ fn put_captioned(
         out["format"] = "org.matrix.custom.html".into();
         out["formatted_body"] = html.into();
     }
-    let caption = with_plain_breaks(&text.plain());
+    let caption = fit_to_quote(&text.plain());
     let in_line = |caption: &str| Value::String(format!("{what}: {}", caption.trim_end()));
     if caption.trim_end().lines().nth(1).is_none() {
         out["body"] = in_line(&caption);
@@ -370,19 +350,12 @@ fn attachment(most: usize, name: &str, kind: &str, content: &Value) -> Result<Va
     let body = content["body"].as_str().unwrap_or_default();
     let named = content["filename"].as_str();
     let file_name = cut(&on_one_line(named.unwrap_or(body)), FILE_NAME_CHARS_MAX);
-    let what = match kind {
-        "m.image" => "sent a picture",
-        "m.video" => "sent a video",
-        "m.audio" if content.get("org.matrix.msc3245.voice").is_some() => "sent a voice message",
-        "m.audio" => "sent a recording",
-        _ => "sent a file",
-    };
+    let what = file_kind(kind, content).unwrap_or("a file");
     let what = match mark_of(content) {
-        Some(reason) if reason.is_empty() => format!("{what} (spoiler)"),
-        Some(reason) => format!("{what} (spoiler: {reason})"),
-        None => what.to_owned(),
+        Some(reason) if reason.is_empty() => format!("sent {what} (spoiler)"),
+        Some(reason) => format!("sent {what} (spoiler: {reason})"),
+        None => format!("sent {what}"),
     };
-    let caption = named.filter(|named| *named != body && !is_blank(body));
     let sent = format!("{name} {what}");
     let mut out = Map::new();
     for field in ATTACHMENT_FIELDS {
@@ -399,7 +372,7 @@ fn attachment(most: usize, name: &str, kind: &str, content: &Value) -> Result<Va
     }
     out.insert("m.mentions".to_owned(), json!({}));
     let mut out = Value::Object(out);
-    if caption.is_some() {
+    if caption_of(content).is_some() {
         put_captioned(most, &mut out, &sent, &text_of(content, content)?)?;
     }
     Ok(out)
@@ -484,7 +457,7 @@ fn body_of(content: &Value) -> Result<&str, QuoteError> {
     content["body"].as_str().ok_or(QuoteError::Malformed)
 }
 
-fn cut(text: &str, at_most: usize) -> String {
+pub(super) fn cut(text: &str, at_most: usize) -> String {
     let mut out: String = text.chars().take(at_most).collect();
     if out.len() < text.len() {
         out.push('…');

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{html, profile::is_profile, scrub::Scrubber};
+use crate::text::without_turns;
 
 impl Scrubber<'_> {
     /// Translates the value of a key.
@@ -10,7 +11,7 @@ impl Scrubber<'_> {
         match value {
             Value::String(text) if is_html(key) => Value::String(html::plainly(self, text)),
             Value::String(text) if is_prose(key) && !self.profile.is_empty() => {
-                Value::String(self.text(&self.profile.without_name(text)))
+                Value::String(self.text(&self.profile.without_name(&without_turns(text))))
             }
             Value::String(text) if is_prose(key) => Value::String(self.text(text)),
             Value::String(text) => Value::String(self.token(text)),

@@ -90,6 +90,25 @@ pub(super) fn lacks_media(scrub: &Scrubber<'_>, content: &Value) -> bool {
     lacks
 }
 
+/// Returns whether an event says that it is a file and has none. An edit is one by its new content.
+pub(super) fn has_no_file(event_type: &str, content: &Value) -> bool {
+    let is_edit = content["m.relates_to"]["rel_type"] == "m.replace";
+    let content = match &content["m.new_content"] {
+        new if is_edit && new.is_object() => new,
+        _ => content,
+    };
+    let is_file = match event_type {
+        "m.sticker" => true,
+        "m.room.message" => matches!(
+            content["msgtype"].as_str(),
+            Some("m.image" | "m.file" | "m.audio" | "m.video")
+        ),
+        _ => false,
+    };
+    let files = ["file", "m.file", "org.matrix.msc1767.file"];
+    is_file && !content["url"].is_string() && !files.iter().any(|key| content[key].is_object())
+}
+
 /// A string outside of what people read.
 struct FoundString<'a> {
     path: &'a [String],

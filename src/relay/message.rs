@@ -1,5 +1,8 @@
 //! Messages and other events with a body: text, formatting, mentions, edits.
 
+use std::collections::HashSet;
+
+use ruma::UserId;
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -11,6 +14,7 @@ use super::{
     reply_fallback::own_text,
     scrub::Scrubber,
 };
+use crate::text::without_turns;
 
 const NEW_CONTENT: &str = "m.new_content";
 const MENTIONS: &str = "m.mentions";
@@ -83,7 +87,8 @@ fn body(scrub: &Scrubber<'_>, content: &Map<String, Value>, is_edit: bool) -> Ma
     }
     for key in ["body", "org.matrix.msc1767.text", "m.text"] {
         if let Some(Value::String(text)) = own.get_mut(key) {
-            *text = with_new_names(scrub, own_text(content, quoted, is_edit, text), &renamed);
+            let own = without_turns(own_text(content, quoted, is_edit, text));
+            *text = with_new_names(scrub, &own, &renamed);
         }
     }
     let mut out = scrub.fields(&own);
@@ -110,15 +115,22 @@ fn body(scrub: &Scrubber<'_>, content: &Map<String, Value>, is_edit: bool) -> Ma
     out
 }
 
-/// Translates the mentions of a message.
+/// Translates the mentions of a message. Others than the people of the conversation stay as they
+/// are.
 fn mentioned(scrub: &Scrubber<'_>, mentions: &Value) -> Value {
     let mut out = Map::new();
     if let Some(users) = mentions.get("user_ids").and_then(Value::as_array) {
         let mut mentioned: Vec<&str> = Vec::new();
+        let mut seen = HashSet::new();
         for user in users.iter().filter_map(Value::as_str) {
-            let alias = scrub.context.alias_to_mention(user);
-            if let Some(alias) = alias.filter(|p| !mentioned.contains(&p.target.as_str())) {
-                mentioned.push(alias.target.as_str());
+            let is_other = || <&UserId>::try_from(user).is_ok() && scrub.text(user) == user;
+            let user = match scrub.context.alias_to_mention(user) {
+                Some(alias) => alias.target.as_str(),
+                None if is_other() => user,
+                None => continue,
+            };
+            if seen.insert(user) {
+                mentioned.push(user);
             }
         }
         if !mentioned.is_empty() {

@@ -3,6 +3,12 @@
 
 use serde_json::{Map, Value};
 
+use super::html::pieces::{Piece, pieces};
+use crate::text::without_turns;
+
+/// What the attribute ends with that marks such a name in HTML.
+const FALLBACK_MARK: &str = "profile-fallback";
+
 /// Maximum number of names that are looked for in one event.
 const NAMES_MAX: usize = 10;
 
@@ -15,16 +21,21 @@ pub(super) struct ProfileNames {
 }
 
 impl ProfileNames {
-    /// Returns the names in all profiles of a content, be it an edit.
+    /// Returns the names in all profiles of a content, be it an edit, and those that its HTML marks
+    /// as such names: bridges leave the profile out.
     pub(super) fn of(content: &Map<String, Value>) -> Self {
         let mut names = Vec::new();
         collect(content, &mut names);
+        let new = content.get("m.new_content").and_then(Value::as_object);
+        for content in [Some(content), new].into_iter().flatten() {
+            let html = content.get("formatted_body").and_then(Value::as_str);
+            collect_marked(html.unwrap_or_default(), &mut names);
+        }
         // The longest first, so that no name is taken for the beginning of another.
         names.sort_by_key(|name| std::cmp::Reverse(name.len()));
         let is_emote = |content: &Map<String, Value>| {
             content.get("msgtype").and_then(Value::as_str) == Some("m.emote")
         };
-        let new = content.get("m.new_content").and_then(Value::as_object);
         Self {
             names,
             is_emote: is_emote(content) || new.is_some_and(is_emote),
@@ -35,7 +46,8 @@ impl ProfileNames {
         self.names.is_empty()
     }
 
-    /// Returns the text without a name at its beginning.
+    /// Returns a text without a name at its beginning. It has nothing that turns it, and the names
+    /// have not either.
     pub(super) fn without_name(&self, text: &str) -> String {
         let mut names = self.names.iter();
         match names.find_map(|name| self.rest(text, name)) {
@@ -79,11 +91,43 @@ pub(super) fn is_profile(key: &str) -> bool {
 }
 
 /// Returns `text`, the body of a message with this content, without the name that a profile in it
-/// puts at its beginning.
+/// puts at its beginning. Names are compared without what turns a text.
 pub fn without_profile_name(content: &Value, text: &str) -> String {
     match content.as_object() {
         Some(content) => ProfileNames::of(content).without_name(text),
         None => text.to_owned(),
+    }
+}
+
+/// Returns whether these are the attributes of a name that a client puts before a text for people
+/// whose client does not know profiles of single messages.
+pub(super) fn is_fallback_name(attributes: &[(String, String)]) -> bool {
+    let mut names = attributes.iter().map(|(name, _)| name.as_str());
+    names.any(|name| name.ends_with(FALLBACK_MARK))
+}
+
+/// Collects the names that HTML marks as standing before a text.
+fn collect_marked(html: &str, names: &mut Vec<String>) {
+    if !html.to_ascii_lowercase().contains(FALLBACK_MARK) {
+        return;
+    }
+    let mut open: Option<(String, String)> = None;
+    for piece in pieces(html).unwrap_or_default() {
+        match (piece, &mut open) {
+            (Piece::Open(tag, attributes), None) if is_fallback_name(&attributes) => {
+                open = Some((tag, String::new()));
+            }
+            (Piece::Text(text), Some((_, name))) => name.push_str(&text),
+            (Piece::Close(closed), Some((tag, _))) if closed == *tag => {
+                let (_, name) = open.take().unwrap_or_default();
+                let name = without_turns(&name);
+                let name = name.trim().trim_end_matches([':', '：']).trim();
+                if !name.is_empty() && names.len() < NAMES_MAX {
+                    names.push(name.to_owned());
+                }
+            }
+            _ => {}
+        }
     }
 }
 
@@ -96,7 +140,7 @@ fn collect(fields: &Map<String, Value>, names: &mut Vec<String>) {
             && !name.trim().is_empty()
             && names.len() < NAMES_MAX
         {
-            names.push(name.trim().to_owned());
+            names.push(without_turns(name).trim().to_owned());
         }
         for (key, value) in fields {
             let in_profile = is_profile(key);

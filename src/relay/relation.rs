@@ -29,11 +29,14 @@ pub(super) fn translate(
 ) -> Result<Option<Value>, TranslateError> {
     let relates = match content.get(RELATES_TO) {
         Some(Value::Object(relates)) => relates,
-        _ => {
-            return match on_missing {
-                OnMissingTarget::Remark => Ok(None),
-                OnMissingTarget::Refuse(_) => Err(TranslateError::Malformed),
-            };
+        broken => {
+            if let OnMissingTarget::Refuse(_) = on_missing {
+                return Err(TranslateError::Malformed);
+            }
+            if is_set(broken) {
+                remarks.push(SenderRemark::WithoutReference);
+            }
+            return Ok(None);
         }
     };
     let reply = reply(scrub, relates);
@@ -41,8 +44,13 @@ pub(super) fn translate(
         if let OnMissingTarget::Refuse(_) = on_missing {
             return Err(TranslateError::Malformed);
         }
-        if reply == Reply::Unknown {
-            remarks.push(SenderRemark::WithoutReply);
+        let refers = ["rel_type", "event_id"]
+            .iter()
+            .any(|field| is_set(relates.get(*field)));
+        match reply {
+            Reply::Unknown => remarks.push(SenderRemark::WithoutReply),
+            Reply::None if refers => remarks.push(SenderRemark::WithoutReference),
+            Reply::None | Reply::To(_) => {}
         }
         return Ok(reply.known().map(reply_to));
     };
@@ -157,15 +165,21 @@ impl Reply {
 }
 
 fn reply(scrub: &Scrubber<'_>, relates: &Map<String, Value>) -> Reply {
-    let event = relates
-        .get(IN_REPLY_TO)
-        .and_then(|reply| reply.get("event_id"))
-        .and_then(Value::as_str);
-    match event {
-        None => Reply::None,
-        Some(event) => match scrub.context.mapped_event(event) {
-            Some(event) => Reply::To(event.to_string()),
-            None => Reply::Unknown,
-        },
-    }
+    let event = match relates.get(IN_REPLY_TO) {
+        Some(Value::Object(reply)) => reply.get("event_id").filter(|event| !event.is_null()),
+        reply if is_set(reply) => return Reply::Unknown,
+        _ => None,
+    };
+    let Some(event) = event else {
+        return Reply::None;
+    };
+    let known = event
+        .as_str()
+        .and_then(|event| scrub.context.mapped_event(event));
+    known.map_or(Reply::Unknown, |event| Reply::To(event.to_string()))
+}
+
+/// Returns whether a field says something. Some clients write `null` into each that does not.
+fn is_set(field: Option<&Value>) -> bool {
+    field.is_some_and(|value| !value.is_null())
 }

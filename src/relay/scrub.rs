@@ -7,6 +7,7 @@ use super::{
     identifiers::{Found, IdentifierKind, Identifiers, link},
     profile::ProfileNames,
 };
+use crate::text::without_turns;
 
 /// The mark in place of something that was redacted.
 pub(super) const REDACTED: &str = "…";
@@ -158,8 +159,10 @@ impl<'a> Scrubber<'a> {
         found.iter().any(|it| it.kind != IdentifierKind::Secret)
     }
 
-    /// Translates a text for people.
+    /// Translates a text for people. Every text that comes out was here or is HTML, whose pieces are
+    /// cleaned in the same way: what turns a text goes before it is searched.
     pub(super) fn text(&self, text: &str) -> String {
+        let text = &*without_turns(text);
         let replacements = self.replacements(text);
         if replacements.is_empty() {
             return text.to_owned();

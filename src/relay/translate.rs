@@ -7,7 +7,7 @@ use super::{
     context::Context,
     fields::is_html,
     final_check::FinalCheck,
-    media::{REUPLOADS_MAX, lacks_media, media_in},
+    media::{REUPLOADS_MAX, has_no_file, lacks_media, media_in},
     message,
     outcome::{SenderRemark, TranslateError, Translated},
     profile::ProfileNames,
@@ -76,7 +76,7 @@ pub(super) fn translate_unchecked(
     {
         return Err(TranslateError::IdentifyingType);
     }
-    if lacks_media(&scrub, content) {
+    if lacks_media(&scrub, content) || has_no_file(event_type, content) {
         return Err(TranslateError::Malformed);
     }
     let mut remarks = Vec::new();
@@ -108,9 +108,9 @@ fn handling(event_type: &str) -> Handling {
         | "org.matrix.msc3672.beacon"
         | "org.matrix.msc3672.beacon_info" => Handling::Refused(TranslateError::LiveLocation),
         kind if is_matrix_rtc(kind) => Handling::Refused(TranslateError::MatrixRtc),
-        kind if kind.starts_with("m.key.verification.") => {
-            Handling::Refused(TranslateError::Verification)
-        }
+        "m.key.verification.request" => Handling::Refused(TranslateError::Verification),
+        // What follows on a request, which is declined.
+        kind if kind.starts_with("m.key.verification.") => Handling::Silent,
         kind if is_unseen(kind) => Handling::Silent,
         _ => Handling::Message(OnMissingTarget::Remark),
     }

@@ -17,6 +17,7 @@ use crate::{
     introduction::{Phase, Refusal, clean_name, gist},
     relay::{Context, device_secrets, translate_line, without_profile_name},
     store::Batch,
+    text::without_turns,
 };
 
 /// Maximum length of an opening line, in characters, before it is cut to what is shown.
@@ -220,12 +221,15 @@ impl Engine {
                     .map_or_else(Vec::new, |event| device_secrets(&event.content));
                 let told = |text: &str| {
                     if masked {
-                        self.without_asker(text, &content, &request.room, asker, &secrets)
+                        let mut context =
+                            Context::for_quote(&request.room, asker, &self.settings().server_name);
+                        context.secrets = &secrets;
+                        without_asker(text, &content, &context)
                     } else {
                         Some(text.to_owned())
                     }
                 };
-                let line = gist(&decrypted.event_type, &content, told);
+                let line = gist(&name, &decrypted.event_type, &content, told);
                 Ok(Some((name, Some(line))))
             }
             Err(error) if error.is_transient() => Err(error),
@@ -233,21 +237,16 @@ impl Engine {
             Err(_) => Ok(Some((name, None))),
         }
     }
+}
 
-    /// Returns a masked asker's line, the text of this content, without anything that names them or
-    /// their device (`secrets`), as their messages are forwarded later. Returns `None` if that is
-    /// not possible.
-    pub(in crate::engine) fn without_asker(
-        &self,
-        text: &str,
-        content: &Value,
-        room: &RoomId,
-        asker: &UserId,
-        secrets: &[String],
-    ) -> Option<String> {
-        let mut context = Context::for_quote(room, asker, &self.settings().server_name);
-        context.secrets = secrets;
-        let text = without_profile_name(content, text);
-        translate_line(&text, &context, LINE_AT_MOST)
-    }
+/// Returns a masked asker's line, the text of this content, without anything that names them or a
+/// secret of the context, as their messages are forwarded later. Returns `None` if that is not
+/// possible.
+pub(in crate::engine) fn without_asker(
+    text: &str,
+    content: &Value,
+    context: &Context<'_>,
+) -> Option<String> {
+    let text = without_profile_name(content, &without_turns(text));
+    translate_line(&text, context, LINE_AT_MOST)
 }

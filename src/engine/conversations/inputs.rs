@@ -332,14 +332,9 @@ impl Room {
         if engine.is_ours(&event.sender) {
             return Ok(None);
         }
-        if is_state(event, "m.room.tombstone") {
-            let to = event.content["replacement_room"].as_str();
-            let to = to.and_then(|to| to.try_into().ok());
-            return Ok(to.map(|to| Input::RoomUpgraded {
-                role,
-                to,
-                by: Person::new(event.sender.clone()),
-            }));
+        if let Some(to) = replacement(event) {
+            let by = Person::new(event.sender.clone());
+            return Ok(Some(Input::RoomUpgraded { role, to, by }));
         }
         Ok(event_kind(event).map(|kind| Input::Event {
             role,
@@ -352,6 +347,13 @@ impl Room {
 
 fn is_state(event: &RoomEvent, kind: &str) -> bool {
     event.kind == kind && event.state_key.as_deref() == Some("")
+}
+
+/// Returns the room that a tombstone names as the one that replaces its own.
+pub(in crate::engine) fn replacement(event: &RoomEvent) -> Option<OwnedRoomId> {
+    let to = event.content["replacement_room"].as_str();
+    to.filter(|_| is_state(event, "m.room.tombstone"))
+        .and_then(|to| to.try_into().ok())
 }
 
 /// Returns what a widget is to the people of a conversation. Jitsi is a call, and there is one that

@@ -6,8 +6,10 @@ use serde_json::Value;
 
 use crate::text::is_invisible;
 
-/// Maximum length of a text that is shown, in characters.
+/// Maximum length of a text that is shown whole, in characters.
 const SHOWN_CHARS_MAX: usize = 400;
+/// How much is shown of the end of a longer one: there a quote could end before its text does.
+const TAIL_CHARS: usize = 100;
 
 /// Returns how `new` differs from `old`: a line for each field, by its JSON pointer.
 pub(super) fn changes(old: &Value, new: &Value) -> Vec<String> {
@@ -48,19 +50,26 @@ fn line(pointer: &str, value: &Value) -> String {
     format!("{}: {value}", printable(pointer))
 }
 
-/// Returns a text on one line, cut, with what nobody sees written out.
+/// Returns a text on one line, with what nobody sees written out; of a long one its beginning and
+/// its end.
 pub(super) fn printable(text: &str) -> String {
     let count = text.chars().count();
+    if count <= SHOWN_CHARS_MAX {
+        return escaped(text.chars());
+    }
+    let head = escaped(text.chars().take(SHOWN_CHARS_MAX - TAIL_CHARS));
+    let tail = escaped(text.chars().skip(count - TAIL_CHARS));
+    format!("{head}… ({count} characters) …{tail}")
+}
+
+fn escaped(text: impl Iterator<Item = char>) -> String {
     let mut out = String::new();
-    for c in text.chars().take(SHOWN_CHARS_MAX) {
+    for c in text {
         match c {
             '\n' => out.push('⏎'),
             c if c.is_control() || is_invisible(c) => out.extend(c.escape_unicode()),
             c => out.push(c),
         }
-    }
-    if count > SHOWN_CHARS_MAX {
-        out.push_str(&format!("… ({count} characters)"));
     }
     out
 }

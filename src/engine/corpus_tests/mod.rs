@@ -9,6 +9,7 @@
 
 mod changes;
 mod fixture;
+mod introduced;
 mod passage;
 
 use std::{collections::BTreeSet, fs};
@@ -24,13 +25,13 @@ async fn check(group: &str) {
     for case in fixture::cases(group) {
         passages.push(Passage::of(&case, group == "commands").await);
     }
-    let mut leaks = Vec::new();
+    let mut faults = Vec::new();
     for passage in &passages {
-        let found = passage.leaks();
-        leaks.extend(found.map(|leak| format!("{}: {leak}", passage.case)));
+        let found = passage.faults();
+        faults.extend(found.map(|fault| format!("{}: {fault}", passage.case)));
     }
     insta::assert_json_snapshot!(group, passages);
-    assert!(leaks.is_empty(), "{leaks:#?}");
+    assert!(faults.is_empty(), "{faults:#?}");
 }
 
 /// Makes a test of each file.

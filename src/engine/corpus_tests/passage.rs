@@ -12,6 +12,7 @@ use serde_json::{Value, json, value::RawValue};
 use super::{
     changes::{changes, printable},
     fixture::Case,
+    introduced::effects_of,
 };
 use crate::{
     bot,
@@ -19,9 +20,14 @@ use crate::{
     crypto::parse_leniently,
     directory::{Directory, DirectorySettings},
     engine::{
-        conversations::inputs::event_kind, event::RoomEvent, introductions::inputs::message_kind,
+        control_rooms::requests::without_asker,
+        conversations::inputs::{event_kind, replacement},
+        event::RoomEvent,
+        introductions::inputs::message_kind,
     },
-    introduction::{IntroductionNotice, MessageKind, Quote, QuoteError, gist, quote, quote_edit},
+    introduction::{
+        Effect, IntroductionNotice, MessageKind, Quote, QuoteError, gist, quote, quote_edit,
+    },
     matrix::{Transaction, transaction::TransactionReader},
     relay::{self, Alias, Context, EventMapping, Masking, Translated},
     store::Store,
@@ -30,12 +36,21 @@ use crate::{
 };
 
 /// Who writes, and where.
-const ALICE: &str = "@alice.harbour:far.example";
-const HERE: &str = "!here:far.example";
+pub(super) const ALICE: &str = "@alice.harbour:far.example";
+pub(super) const HERE: &str = "!here:far.example";
+/// Her homeserver.
+const SERVER: &str = "far.example";
+/// Her name in profiles of single messages.
+const PROFILE_NAME: &str = "alice harbour";
 /// The device that she writes on.
 const DEVICE: &str = "ALICESDEVICE";
 /// Alice's name for the owner of an open handle.
 const NAME: &str = "Alice";
+/// Maximum size of a content that a client can send encrypted, in bytes of JSON.
+const CONTENT_BYTES_MAX: usize = 47_000;
+/// Maximum size of a quote, in bytes of JSON: encryption makes four bytes of three, and an event
+/// may have 65,536.
+const QUOTE_BYTES_MAX: usize = 48_000;
 
 /// What becomes of a case.
 #[derive(Serialize)]
@@ -68,6 +83,9 @@ struct Ways {
     /// What the bot answers, where that is not about an unknown word.
     #[serde(skip_serializing_if = "Option::is_none")]
     bot: Option<String>,
+    /// What is wrong with what comes out.
+    #[serde(skip)]
+    faults: Vec<String>,
 }
 
 /// What comes out.
@@ -114,12 +132,15 @@ impl Passage {
         }
     }
 
-    /// Returns what names the sender in what the other side of a mask gets.
-    pub(super) fn leaks(&self) -> impl Iterator<Item = &String> {
-        let masked = self.ways.iter().map(|ways| &ways.masked);
-        masked.flat_map(|masked| match masked {
-            Outcome::Words(_) => [].iter(),
-            Outcome::Changed { leaks, .. } => leaks.iter(),
+    /// Returns what names the sender in what the other side of a mask gets, and what does not fit
+    /// into an event.
+    pub(super) fn faults(&self) -> impl Iterator<Item = &String> {
+        self.ways.iter().flat_map(|ways| {
+            let leaks = match &ways.masked {
+                Outcome::Words(_) => [].iter(),
+                Outcome::Changed { leaks, .. } => leaks.iter(),
+            };
+            leaks.chain(&ways.faults)
         })
     }
 }
@@ -189,6 +210,9 @@ fn in_clear(event: &RoomEvent) -> Option<String> {
     if let Some((user, membership)) = event.membership() {
         return Some(format!("membership of {user}: {}", printable(membership)));
     }
+    if let Some(room) = replacement(event) {
+        return Some(format!("the conversation follows to {room} if it may"));
+    }
     Some(match event_kind(event) {
         Some(EventKind::Unencrypted) => return None,
         Some(EventKind::Forwardable) => "carried".to_owned(),
@@ -228,6 +252,7 @@ impl Ways {
             request: None,
             masked_request: None,
             bot: None,
+            faults: Vec::new(),
         }
     }
 
@@ -236,11 +261,29 @@ impl Ways {
             message_kind(kind, content),
             Some(MessageKind::Line | MessageKind::Edit { .. })
         );
-        let request = line.then(|| gist(kind, content, |text| Some(text.to_owned())));
-        let masked_request = line.then(|| gist(kind, content, without_asker));
+        let request = line.then(|| gist(NAME, kind, content, |text| Some(text.to_owned())));
+        let masked_request = line.then(|| {
+            let (room, sender) = (
+                <&RoomId>::try_from(HERE).unwrap(),
+                <&UserId>::try_from(ALICE).unwrap(),
+            );
+            let secrets = secrets();
+            let mut context = Context::for_quote(room, sender, server_name!("hs.test"));
+            context.secrets = &secrets;
+            gist("Kim", kind, content, |text| {
+                without_asker(text, content, &context)
+            })
+        });
+        let mut faults = Vec::new();
+        if let Some(text) = &masked_request
+            && names_sender(text, content)
+        {
+            faults.push(format!("the masked request: {}", printable(text)));
+        }
         Self {
             masked: masked(kind, content),
-            open: open(kind, content),
+            open: open(kind, content, &mut faults),
+            faults,
             masked_request: masked_request
                 .filter(|masked| Some(masked) != request.as_ref())
                 .map(|text| printable(&text)),
@@ -283,7 +326,7 @@ fn masked(kind: &str, content: &Value) -> Outcome {
         homeserver: server_name!("hs.test"),
         hide_addresses: true,
         pseudonym_key: &[7; 32],
-        secrets: &relay::device_secrets(&json!({ "device_id": DEVICE })),
+        secrets: &secrets(),
     };
     let here = <&RoomId>::try_from(HERE).unwrap();
     let rooms = (here, room_id!("!there:hs.test"));
@@ -311,14 +354,20 @@ fn masked(kind: &str, content: &Value) -> Outcome {
                     .iter()
                     .map(|it| it.notice_text())
                     .collect(),
-                leaks: leaks(&translated),
+                leaks: leaks(&translated, content),
             }
         }
     }
 }
 
-/// Returns the strings of a translated content that name the sender, the room, or media elsewhere.
-fn leaks(translated: &Translated) -> Vec<String> {
+/// Returns what the clear part of an encrypted event tells of Alice's device.
+fn secrets() -> Vec<String> {
+    relay::device_secrets(&json!({ "device_id": DEVICE }))
+}
+
+/// Returns the strings of a translation of `content` that name the sender, the room, or media
+/// elsewhere.
+fn leaks(translated: &Translated, content: &Value) -> Vec<String> {
     let mut out = Vec::new();
     let mut left = vec![(String::new(), &translated.content)];
     while let Some((pointer, value)) = left.pop() {
@@ -327,7 +376,8 @@ fn leaks(translated: &Translated) -> Vec<String> {
                 let mut uploaded = translated.media_to_reupload.iter();
                 let uploaded = uploaded.any(|media| media.pointer == pointer);
                 let text = text.to_lowercase();
-                if names_sender(&text) || is_elsewhere(&text) && !uploaded {
+                let is_elsewhere = is_elsewhere(&text) || names_server(&pointer, &text);
+                if names_sender(&text, content) || is_elsewhere && !uploaded {
                     out.push(format!("{}: {}", printable(&pointer), printable(&text)));
                 }
             }
@@ -340,7 +390,7 @@ fn leaks(translated: &Translated) -> Vec<String> {
                     let step = key.replace('~', "~0").replace('/', "~1");
                     let step = format!("{pointer}/{step}");
                     let key = key.to_lowercase();
-                    if names_sender(&key) || is_elsewhere(&key) {
+                    if names_sender(&key, content) || is_elsewhere(&key) {
                         out.push(format!("{}: a key", printable(&step)));
                     }
                     left.push((step, value));
@@ -353,84 +403,139 @@ fn leaks(translated: &Translated) -> Vec<String> {
     out
 }
 
-/// Returns whether a text in lower case has Alice's Matrix ID, her room or her device, whatever
-/// stands in between.
-fn names_sender(text: &str) -> bool {
+/// Returns whether a text has Alice's Matrix ID, her room or her device, whatever stands in between,
+/// or her name in a profile of `content`.
+fn names_sender(text: &str, content: &Value) -> bool {
+    let text = text.to_lowercase();
     let seen = |c: &char| !is_invisible(*c) && (!c.is_control() || *c == '\n');
     let text = text.chars().filter(seen).collect::<String>();
     let text = text.replace("%3a", ":").replace("%40", "@");
     let device = DEVICE.to_lowercase();
-    ["alice.harbour:far.example", HERE, &device]
-        .iter()
-        .any(|id| text.contains(id))
+    let original = content.to_string();
+    let marks = ["per_message_profile", "msc4144", "profile-fallback"];
+    let has_profile = marks.iter().any(|mark| original.contains(mark));
+    has_profile && text.contains(PROFILE_NAME)
+        || ["alice.harbour:far.example", HERE, &device]
+            .iter()
+            .any(|id| text.contains(id))
+}
+
+/// Returns whether a text in lower case names Alice's homeserver where no person writes.
+fn names_server(pointer: &str, text: &str) -> bool {
+    const WRITTEN: [&str; 11] = [
+        "body",
+        "filename",
+        "formatted_body",
+        "org.matrix.msc1767.text",
+        "org.matrix.msc1767.html",
+        "m.text",
+        "m.html",
+        "description",
+        "name",
+        "topic",
+        "reason",
+    ];
+    let key = pointer.rsplit('/').next().unwrap_or_default();
+    text.contains(SERVER) && !WRITTEN.contains(&key)
 }
 
 /// Returns whether a text in lower case is the address of media on another homeserver.
 fn is_elsewhere(text: &str) -> bool {
-    text.trim_start().starts_with("mxc:") && !text.starts_with("mxc://hs.test/")
+    let is_address = text.trim_start().starts_with("mxc:");
+    is_address && !text.starts_with("mxc://hs.test/") || text.contains("mxc://far.example/")
 }
 
-/// Quotes an event for the owner of an open handle.
-fn open(kind: &str, content: &Value) -> Outcome {
-    let refused = |why: QuoteError| {
-        let notice = match why {
-            QuoteError::PlainAttachment => IntroductionNotice::SendAgainPlainFile,
-            _ => IntroductionNotice::SendAgainOther,
-        };
-        Outcome::Words(format!("refused: {}", notice.plain("sam")))
+/// Introduces Alice to the owner of an open handle, who can already read her messages `$one` and
+/// `$two`.
+fn open(kind: &str, content: &Value, faults: &mut Vec<String>) -> Outcome {
+    let nothing = || Outcome::Words("nothing, and nobody is told".to_owned());
+    let Some(message) = message_kind(kind, content) else {
+        return nothing();
     };
-    let quoted = |what: String, quote: Result<Quote, QuoteError>| match quote {
-        Err(why) => refused(why),
-        Ok(quote) => Outcome::Changed {
-            what: if quote.event_type == kind {
-                what
-            } else {
-                format!("{what} as {}", quote.event_type)
-            },
-            changes: changes(content, &quote.content),
-            uploaded_again: Vec::new(),
-            told: Vec::new(),
-            leaks: Vec::new(),
+    let told =
+        |notice: &IntroductionNotice| Outcome::Words(format!("refused: {}", notice.plain("sam")));
+    match &effects_of("$event", message)[..] {
+        [] => nothing(),
+        [Effect::PassOn { .. }] => match quote(NAME, kind, content) {
+            Ok(quote) => quoted("quoted".to_owned(), kind, content, &quote, faults),
+            Err(why) => told(&notice_of(why)),
         },
-    };
-    match message_kind(kind, content) {
-        None => Outcome::Words("nothing, and nobody is told".to_owned()),
-        Some(MessageKind::Line) => quoted("quoted".to_owned(), quote(NAME, kind, content)),
-        Some(MessageKind::Edit { of }) => quoted(
-            format!("quoted as an edit of {of}"),
-            quote_edit(NAME, content, "$passed_on"),
+        [Effect::PassOnEdit { of, .. }] => match quote_edit(NAME, kind, content, "$passed_on") {
+            Ok(quote) => {
+                let what = format!("quoted as an edit of {of}");
+                quoted(what, kind, content, &quote, faults)
+            }
+            Err(why) => told(&notice_of(why)),
+        },
+        [Effect::SendReply { notice, .. } | Effect::SendNotice { notice }] => told(notice),
+        effects => Outcome::Words(
+            effects
+                .iter()
+                .map(Effect::kind)
+                .collect::<Vec<_>>()
+                .join(", "),
         ),
-        Some(MessageKind::PlainFile) => refused(QuoteError::PlainAttachment),
-        Some(_) => refused(QuoteError::NotAMessage),
     }
 }
 
-/// Returns a masked asker's line as an owner is shown it.
-fn without_asker(text: &str) -> Option<String> {
-    let (room, sender) = (
-        <&RoomId>::try_from(HERE).unwrap(),
-        <&UserId>::try_from(ALICE).unwrap(),
-    );
-    let context = Context::for_quote(room, sender, server_name!("hs.test"));
-    relay::translate_line(text, &context, 4000)
+/// Returns what the asker reads about a message that could not be quoted.
+fn notice_of(why: QuoteError) -> IntroductionNotice {
+    match why {
+        QuoteError::PlainAttachment => IntroductionNotice::SendAgainPlainFile,
+        QuoteError::NotAMessage | QuoteError::Malformed => IntroductionNotice::SendAgainOther,
+    }
 }
 
-/// Returns what the bot answers in a control room, if anything, and how many effects it has.
+/// Returns how a quote differs from its original, which has to fit into an event if that did.
+fn quoted(
+    what: String,
+    kind: &str,
+    content: &Value,
+    quote: &Quote,
+    faults: &mut Vec<String>,
+) -> Outcome {
+    let size = quote.content.to_string().len();
+    if content.to_string().len() <= CONTENT_BYTES_MAX && size > QUOTE_BYTES_MAX {
+        faults.push(format!("the quote has {size} bytes"));
+    }
+    Outcome::Changed {
+        what: if quote.event_type == kind {
+            what
+        } else {
+            format!("{what} as {}", quote.event_type)
+        },
+        changes: changes(content, &quote.content),
+        uploaded_again: Vec::new(),
+        told: Vec::new(),
+        leaks: Vec::new(),
+    }
+}
+
+/// Returns what the bot answers to the owner of `@sam`, if anything, and how many effects it has.
 async fn bot_answer(kind: &str, content: &Value) -> Option<String> {
     let settings = DirectorySettings::new(server_name!("hs.test").to_owned());
     let directory = Directory::new(Store::in_memory(), settings);
     let options = bot::Options::new(user_id!("@_dm_.bot:hs.test").to_owned());
-    let message = bot::Message {
-        person: person("@samuel:hs.test"),
-        event_type: kind,
-        content,
-        sent_at: NOW,
-        now: NOW,
-        greeted_at: None,
-    };
     let mut tx = directory.begin().await;
     let mut rng = StdRng::seed_from_u64(7);
-    let answer = bot::answer(&message, &options, &mut tx, &mut rng).unwrap();
+    let (sam, kim) = (person("@samuel:hs.test"), person("@kim:hs.test"));
+    let claim = |name: &str| json!({ "msgtype": "m.text", "body": format!("claim {name}") });
+    let mut answer = |person, kind, content: &Value| {
+        let message = bot::Message {
+            person,
+            event_type: kind,
+            content,
+            sent_at: NOW,
+            now: NOW,
+            greeted_at: None,
+        };
+        bot::answer(&message, &options, &mut tx, &mut rng).unwrap()
+    };
+    for (person, name) in [(sam, "sam"), (kim, "kim")] {
+        let claimed = answer(person, "m.room.message", &claim(name));
+        assert!(!claimed.effects.is_empty());
+    }
+    let answer = answer(sam, kind, content);
     let mut out = printable(&answer.text?.plain);
     if !answer.effects.is_empty() {
         out.push_str(&format!(" (and {} effects)", answer.effects.len()));

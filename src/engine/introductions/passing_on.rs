@@ -75,9 +75,9 @@ impl Room {
             .store()
             .get::<QuotedEvents>(&(self.id.clone(), of.clone()))?;
         let passed = passed.ok_or(EngineError::Refused(Refusal::Impossible))?;
-        let (_, content) = self.read_kept(introduction, event).await?;
+        let (kind, content) = self.read_kept(introduction, event).await?;
         let name = self.asker_name(introduction).await?;
-        let quote = match quote_edit(&name, &content, passed.as_str()) {
+        let quote = match quote_edit(&name, &kind, &content, passed.as_str()) {
             Ok(quote) => quote,
             Err(why) => return Err(EngineError::Refused(refusal_of(why))),
         };

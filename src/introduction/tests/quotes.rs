@@ -144,7 +144,9 @@ fn an_edit_of_a_message_with_many_lines_fits_as_a_message() {
         "msgtype": "m.text", "body": format!("* {body}"), "m.new_content": new,
         "m.relates_to": { "rel_type": "m.replace", "event_id": "$one" },
     });
-    let quote = quote_edit("Alice", &edit, "$quote").unwrap().content;
+    let quote = quote_edit("Alice", "m.room.message", &edit, "$quote")
+        .unwrap()
+        .content;
     assert!(quote.to_string().len() <= 47_000);
     assert!(is_marked(&quote["m.new_content"]));
 }
@@ -197,7 +199,9 @@ fn what_shows_nothing_is_said_in_words() {
         assert_eq!(quoted(content)["body"], expected);
     }
     let nothing = serde_json::json!({ "msgtype": "m.text", "body": "\u{200b}" });
-    let shown = gist("m.room.message", &nothing, |text| Some(text.to_owned()));
+    let shown = gist("Alice", "m.room.message", &nothing, |text| {
+        Some(text.to_owned())
+    });
     assert_eq!(shown, "(something without text)");
 }
 
@@ -232,8 +236,103 @@ fn a_reply_keeps_its_thread_and_not_the_text_it_answers() {
     let kept = serde_json::json!({ "rel_type": "m.thread", "event_id": "$root",
         "m.in_reply_to": { "event_id": "$one" } });
     assert_eq!(quote["m.relates_to"], kept);
-    let shown = gist("m.room.message", &content, |text| Some(text.to_owned()));
+    let shown = gist("Alice", "m.room.message", &content, |text| {
+        Some(text.to_owned())
+    });
     assert_eq!(shown, "newer");
+}
+
+#[test]
+fn what_would_deceive_is_not_quoted() {
+    let body = format!("a{} \u{202e}cod.exe\u{2069}", "\u{301}".repeat(4000));
+    let expected = format!("a{} cod.exe", "\u{301}".repeat(4));
+    let text = serde_json::json!({ "msgtype": "m.text", "body": body });
+    let quote = quoted(text.clone());
+    assert_eq!(quote["body"], format!("Alice wrote:\n> {expected}"));
+    let html = format!("Alice wrote:<blockquote>{expected}</blockquote>");
+    assert_eq!(quote["formatted_body"], html);
+    let shown = gist("Alice", "m.room.message", &text, |text| {
+        Some(text.to_owned())
+    });
+    assert_eq!(shown, expected);
+    let file = serde_json::json!({ "url": "mxc://hs.test/x", "iv": "x", "key": { "k": "x" } });
+    let picture = serde_json::json!({ "msgtype": "m.image", "body": body, "filename": "x.png",
+        "file": file });
+    assert_eq!(
+        quoted(picture)["body"],
+        format!("Alice sent a picture: {expected}")
+    );
+}
+
+#[test]
+fn a_request_shows_captions_and_who_does_what() {
+    for (content, expected) in [
+        (
+            serde_json::json!({ "msgtype": "m.image", "body": "the lock", "filename": "a.jpg" }),
+            "(a picture) the lock",
+        ),
+        (
+            serde_json::json!({ "msgtype": "m.image", "body": "a.jpg", "filename": "a.jpg" }),
+            "(a picture)",
+        ),
+        (
+            serde_json::json!({ "msgtype": "m.audio", "body": "a.ogg", "m.voice": {} }),
+            "(a voice message)",
+        ),
+        (
+            serde_json::json!({ "msgtype": "m.location", "body": "the quay" }),
+            "(a place) the quay",
+        ),
+        (
+            serde_json::json!({ "msgtype": "m.emote", "body": "waves" }),
+            "* Alice waves",
+        ),
+        (
+            serde_json::json!({ "msgtype": "m.gallery", "body": "boats" }),
+            "boats",
+        ),
+        (
+            serde_json::json!({ "msgtype": "m.gallery", "body": "boats", "itemtypes": [{}] }),
+            "(pictures) boats",
+        ),
+    ] {
+        let shown = gist("Alice", "m.room.message", &content, |text| {
+            Some(text.to_owned())
+        });
+        assert_eq!(shown, expected);
+    }
+    let sticker = serde_json::json!({ "body": "duck" });
+    let shown = gist("Alice", "m.sticker", &sticker, |text| Some(text.to_owned()));
+    assert_eq!(shown, "(a picture)");
+    let caption = serde_json::json!({ "msgtype": "m.image", "body": "x", "filename": "a.jpg" });
+    let hidden = gist("Alice", "m.room.message", &caption, |_| None);
+    assert_eq!(hidden, "(a picture) (a text that cannot be shown here)");
+}
+
+#[test]
+fn an_edit_of_a_sticker_is_quoted_as_one() {
+    let file = serde_json::json!({ "url": "mxc://hs.test/x", "iv": "x", "key": { "k": "x" } });
+    let edit = serde_json::json!({
+        "body": "* duck", "file": file, "m.new_content": { "body": "duck", "file": file },
+        "m.relates_to": { "rel_type": "m.replace", "event_id": "$one" },
+    });
+    let quote = quote_edit("Alice", "m.sticker", &edit, "$quote").unwrap();
+    assert_eq!(quote.event_type, "m.room.message");
+    assert_eq!(quote.content["body"], "* Alice sent a picture");
+    assert_eq!(quote.content["m.new_content"]["msgtype"], "m.image");
+}
+
+#[test]
+fn a_voice_message_is_one_under_its_stable_names() {
+    let content = serde_json::json!({
+        "msgtype": "m.audio", "body": "voice.ogg",
+        "file": { "url": "mxc://hs.test/x", "iv": "x", "key": { "k": "x" } },
+        "m.voice": {}, "m.audio": { "duration": 3000 },
+    });
+    let quote = quoted(content.clone());
+    assert_eq!(quote["body"], "Alice sent a voice message");
+    assert_eq!(quote["m.voice"], content["m.voice"]);
+    assert_eq!(quote["m.audio"], content["m.audio"]);
 }
 
 #[test]
@@ -269,8 +368,11 @@ fn what_is_covered_in_a_text_stays_covered() {
         serde_json::json!({ "msgtype": "m.text", "body": body,
             "format": "org.matrix.custom.html", "formatted_body": html })
     };
-    let shown_of =
-        |content: &serde_json::Value| gist("m.room.message", content, |text| Some(text.to_owned()));
+    let shown_of = |content: &serde_json::Value| {
+        gist("Alice", "m.room.message", content, |text| {
+            Some(text.to_owned())
+        })
+    };
     for (body, html, plain, quoted_html) in [
         // Element's `/spoiler`, and what the proposal asks for.
         (

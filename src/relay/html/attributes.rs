@@ -93,13 +93,6 @@ pub(super) fn is_raw_text(tag: &str) -> bool {
     matches!(tag, "script" | "style" | "iframe" | "title" | "noscript")
 }
 
-/// Returns whether these are the attributes of a name that a client puts before a text for people
-/// whose client does not know profiles of single messages.
-pub(super) fn is_profile_name(attributes: &[(String, String)]) -> bool {
-    let mut names = attributes.iter().map(|(name, _)| name.as_str());
-    names.any(|name| name.ends_with("profile-fallback"))
-}
-
 /// Returns whether such a tag begins or ends a block.
 pub(super) fn is_block(tag: &str) -> bool {
     BLOCKS.contains(&tag)

@@ -12,16 +12,15 @@ mod spoilers;
 use super::{
     CONTENT_BYTES_MAX,
     identifiers::link,
+    profile::is_fallback_name,
     scrub::{REDACTED, Replacement, Scrubber},
 };
-use attributes::{
-    allowed_tag, attributes, is_block, is_hidden, is_profile_name, is_scheme, is_void,
-};
+use attributes::{allowed_tag, attributes, is_block, is_hidden, is_scheme, is_void};
 use hidden::hidden_length;
 use pieces::{Piece, pieces};
 pub use spoilers::{TextPart, may_have_spoilers, text_with_spoilers};
 
-use crate::text::{is_invisible, push_escaped};
+use crate::text::{is_invisible, push_escaped, turns_text, without_turns};
 
 /// Maximum nesting depth of HTML elements, as in the specification.
 const HTML_DEPTH_MAX: usize = 100;
@@ -80,7 +79,7 @@ pub(super) fn translate(scrub: &Scrubber<'_>, html: &str) -> Option<Html> {
         quoted: false,
         replaced: false,
     };
-    translation.take(&pieces(html)?);
+    translation.take(&without_turns_in(pieces(html)?));
     translation.take_out_profile_name();
     // An identifier may be spread over tags, and it may begin or end where a block or any tag does.
     for breaks in [Breaks::None, Breaks::AtBlocks, Breaks::AtTags] {
@@ -98,6 +97,23 @@ pub(super) fn translate(scrub: &Scrubber<'_>, html: &str) -> Option<Html> {
         renamed: translation.renamed,
         quoted: translation.quoted,
     })
+}
+
+/// Returns the pieces without what turns a text, in their texts and in their attributes.
+fn without_turns_in(mut pieces: Vec<Piece>) -> Vec<Piece> {
+    let clean = |text: &mut String| {
+        if text.contains(turns_text) {
+            *text = without_turns(text).into_owned();
+        }
+    };
+    for piece in &mut pieces {
+        match piece {
+            Piece::Text(text) => clean(text),
+            Piece::Open(_, attributes) => attributes.iter_mut().for_each(|(_, value)| clean(value)),
+            Piece::Close(_) => {}
+        }
+    }
+    pieces
 }
 
 /// Where a text is broken when it is read without its tags.
@@ -149,7 +165,7 @@ impl HtmlTranslation<'_> {
                     let close = allowed_tag(tag).map_or(Out::Dropped, Out::Close);
                     self.out.push(close);
                 }
-                Piece::Open(tag, all) if is_hidden(tag) || is_profile_name(all) => {
+                Piece::Open(tag, all) if is_hidden(tag) || is_fallback_name(all) => {
                     self.quoted |= tag == "mx-reply";
                     self.out.push(Out::Dropped);
                     at += hidden_length(tag, &pieces[at..]);
@@ -239,7 +255,14 @@ impl HtmlTranslation<'_> {
                 _ => {}
             }
         }
-        // Nobody knows where a link without an end was to end, so what follows is kept.
+        // Nobody knows where a link without an end was to end, so what follows is kept, except for
+        // the name itself.
+        if let Some(Piece::Text(text)) = after.first()
+            && let Some(rest) = without_name(text, self.scrub.mention(person))
+        {
+            self.out.push(Out::Text(rest.to_owned()));
+            return 1;
+        }
         if said.starts_with(char::is_alphanumeric) {
             self.out.push(Out::Text(" ".to_owned()));
         }
@@ -368,6 +391,16 @@ impl HtmlTranslation<'_> {
         push_escaped(html, self.scrub.mention(person));
         write_end(html, "a");
     }
+}
+
+/// Returns what follows on the name of a mention at the beginning of a text, with or without `@`.
+fn without_name<'a>(text: &'a str, mention: &str) -> Option<&'a str> {
+    let name = mention.trim_start_matches('@');
+    let text = text.trim_start();
+    let text = text.strip_prefix('@').unwrap_or(text);
+    let (said, rest) = text.split_at_checked(name.len())?;
+    let is_name = said.eq_ignore_ascii_case(name) && !rest.starts_with(char::is_alphanumeric);
+    is_name.then_some(rest)
 }
 
 /// Closes the innermost such tag, and all tags that are open in it.

@@ -551,7 +551,8 @@ fn what_reaches_over_several_links_goes_as_a_whole() {
     assert_eq!(text(split), "@Kim rest");
     // An address of content is left alone, unless it is none.
     let url = |url: &str| {
-        let content = json!({ "msgtype": "m.file", "body": "a", "thumbnail_url": url });
+        let content = json!({ "msgtype": "m.file", "body": "a", "url": "mxc://far.example/x",
+            "thumbnail_url": url });
         translated("m.room.message", content)["thumbnail_url"].clone()
     };
     assert_eq!(url("mxc://far.example/abc"), "mxc://far.example/abc");

@@ -282,7 +282,10 @@ fn people_are_named_as_they_are_known_on_the_other_side() {
     );
     let all = out.to_string();
     assert!(!all.contains("alice.harbour"), "{all}");
-    assert_eq!(out["m.mentions"]["user_ids"], json!([SAMUEL, GHOST]));
+    assert_eq!(
+        out["m.mentions"]["user_ids"],
+        json!([SAMUEL, GHOST, "@stranger:elsewhere.example"])
+    );
     assert!(out["body"].as_str().unwrap().contains("@Kim"), "{out}");
     let html = out["formatted_body"].as_str().unwrap();
     assert!(html.contains(SAMUEL) && html.contains(GHOST), "{html}");
@@ -298,7 +301,7 @@ fn what_cannot_cross_is_refused_with_words() {
             TranslateError::MatrixRtc,
         ),
         (
-            "m.key.verification.start",
+            "m.key.verification.request",
             json!({ "x": 1 }),
             TranslateError::Verification,
         ),
@@ -405,7 +408,8 @@ fn a_file_whose_address_cannot_be_passed_on_is_refused() {
             );
         }
         // A message can do without its thumbnail.
-        let video = json!({ "msgtype": "m.video", "body": "x", "info": { "thumbnail_url": uri } });
+        let video = json!({ "msgtype": "m.video", "body": "x", "url": "mxc://far.example/x",
+            "info": { "thumbnail_url": uri } });
         assert!(to_sam("m.room.message", &video).is_ok(), "{uri}");
     }
     let said = json!({ "msgtype": "m.text", "body": "mxc:broken", "org.example.note": "mxc:" });
@@ -474,11 +478,19 @@ fn the_name_in_a_link_goes_with_an_asker_who_has_none_here() {
 
 #[test]
 fn a_link_without_an_end_keeps_its_distance() {
-    let html = format!("<a href=\"https://matrix.to/#/{SAM}\">sam look");
-    let content = json!({ "msgtype": "m.text", "body": "sam look", "formatted_body": html });
-    let out = translated("m.room.message", content);
-    let expected = format!("<a href=\"https://matrix.to/#/{SAMUEL}\">@sam</a> sam look");
-    assert_eq!(out["formatted_body"], expected);
+    for (said, rest) in [
+        ("Samuel look", " Samuel look"),
+        ("sam look", " look"),
+        ("@Sam: look", ": look"),
+        ("samples", " samples"),
+        ("sam", ""),
+    ] {
+        let html = format!("<a href=\"https://matrix.to/#/{SAM}\">{said}");
+        let content = json!({ "msgtype": "m.text", "body": said, "formatted_body": html });
+        let out = translated("m.room.message", content);
+        let expected = format!("<a href=\"https://matrix.to/#/{SAMUEL}\">@sam</a>{rest}");
+        assert_eq!(out["formatted_body"], expected, "{said}");
+    }
 }
 
 #[test]
@@ -490,6 +502,8 @@ fn what_clients_exchange_is_left_out_and_nobody_is_told() {
         "m.dummy",
         "m.secret.send",
         "m.direct",
+        "m.key.verification.start",
+        "m.key.verification.cancel",
     ] {
         assert_eq!(to_sam(kind, &content), Ok(None), "{kind}");
     }

@@ -5,6 +5,7 @@ mod calls;
 mod clients;
 mod hostile;
 mod messages;
+mod odd;
 mod real;
 mod shared_ghosts;
 
