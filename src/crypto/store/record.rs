@@ -100,6 +100,8 @@ pub(super) const ROOM_KINDS: &[Kind] =
     &[INBOUND, RIVAL, OUTBOUND, WITHHELD, BUNDLE, PENDING_BUNDLE];
 /// The secret kinds whose first part is a device.
 pub(super) const DEVICE_KINDS: &[Kind] = &[OLM];
+/// The secret kinds of which a ghost has few records at a time.
+pub(super) const PARKED_KINDS: &[Kind] = &[PARKED];
 /// The other secret kinds.
 pub(super) const OTHER_SECRET_KINDS: &[Kind] = &[
     ACCOUNT,
@@ -110,6 +112,37 @@ pub(super) const OTHER_SECRET_KINDS: &[Kind] = &[
     REQUEST_BY_INFO,
     SECRET,
     CUSTOM,
+];
+/// All kinds.
+#[cfg(test)]
+pub(super) const ALL_KINDS: [Kind; 27] = [
+    ACCOUNT,
+    PRIVATE_IDENTITY,
+    NEXT_BATCH,
+    BACKUP_KEY,
+    BACKUP_VERSION,
+    DEHYDRATED,
+    OLM,
+    INBOUND,
+    RIVAL,
+    PARKED,
+    BY_DEVICE,
+    BACKED_UP,
+    OUTBOUND,
+    DEVICE,
+    IDENTITY,
+    TRACKED,
+    OLM_HASH,
+    REQUEST,
+    REQUEST_BY_INFO,
+    SECRET,
+    WITHHELD,
+    ROOM_SETTINGS,
+    BUNDLE,
+    PENDING_BUNDLE,
+    DOWNLOADED,
+    CUSTOM,
+    RING,
 ];
 /// The place of the kind in a key: after table and ghost.
 pub(super) const KIND_AT: usize = 1 + 4;
