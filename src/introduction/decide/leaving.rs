@@ -17,15 +17,7 @@ impl IntroductionStep<'_> {
             }
             return self.pass_on_next();
         }
-        let unreadable = self
-            .state
-            .pending
-            .iter()
-            .filter(|pending| pending.unreadable);
-        let unreadable: Vec<_> = unreadable.map(|pending| pending.event.clone()).collect();
-        for event in unreadable {
-            self.reply(&event, IntroductionNotice::SendAgainUnreadable);
-        }
+        self.ask_for_unreadable();
         let owner_invited_at = self.state.owner_invited_at.unwrap_or(self.now);
         let too_early = self
             .state
@@ -38,6 +30,21 @@ impl IntroductionStep<'_> {
             self.effects.pop_if(|last| *last == Effect::Forget);
             self.effects.push(Effect::LookBack);
         }
+    }
+
+    /// Asks once for everything that could not be read: where a key is lost, all messages of its
+    /// session are.
+    fn ask_for_unreadable(&mut self) {
+        let mut unreadable = self.state.pending.iter().filter(|it| it.unreadable);
+        let Some(first) = unreadable.next().map(|pending| pending.event.clone()) else {
+            return;
+        };
+        let notice = if unreadable.next().is_some() {
+            IntroductionNotice::SendAgainAllUnreadable
+        } else {
+            IntroductionNotice::SendAgainUnreadable
+        };
+        self.reply(&first, notice);
     }
 
     /// Lets the bot tell the asker that a message can no longer be passed on.
