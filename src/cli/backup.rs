@@ -13,7 +13,7 @@ use clap::Args;
 use super::{CliError, admin::RunningService, open_store, store_key};
 use crate::{
     clock::{Clock, SystemClock},
-    config::{ConfigError, Setup, secrets::Environment},
+    config::{ConfigError, Setup, give_free_name, secrets::Environment},
     crypto::store::{GhostStores, SAVED_IDENTITIES},
     directory::HANDLES_TABLE,
     engine::{CONTROL_ROOMS_TABLE, NOT_IN_BACKUPS},
@@ -200,9 +200,7 @@ impl Draft {
         let named = if replace {
             fs::rename(&self.path, target)
         } else {
-            give_free_name(&self.path, target, rename_if_free, |from, to| {
-                fs::hard_link(from, to)
-            })
+            give_free_name(&self.path, target)
         };
         match named {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
@@ -222,34 +220,6 @@ impl Draft {
             eprintln!();
         }
     }
-}
-
-/// Gives a file another name, and fails if that name is taken. Not every file system can do this in
-/// one step; some know no hard links either, as vfat and some network file systems.
-fn give_free_name(
-    from: &Path,
-    to: &Path,
-    rename_if_free: impl Fn(&Path, &Path) -> io::Result<()>,
-    link: impl Fn(&Path, &Path) -> io::Result<()>,
-) -> io::Result<()> {
-    use io::ErrorKind::{AlreadyExists, InvalidInput, PermissionDenied, TooManyLinks, Unsupported};
-    match rename_if_free(from, to) {
-        Err(e) if matches!(e.kind(), InvalidInput | Unsupported) => {}
-        renamed => return renamed,
-    }
-    match link(from, to) {
-        Err(e) if matches!(e.kind(), PermissionDenied | TooManyLinks | Unsupported) => {}
-        linked => return linked.and_then(|()| fs::remove_file(from)),
-    }
-    if to.symlink_metadata().is_ok() {
-        return Err(AlreadyExists.into());
-    }
-    fs::rename(from, to)
-}
-
-fn rename_if_free(from: &Path, to: &Path) -> io::Result<()> {
-    use rustix::fs::{CWD, RenameFlags, renameat_with};
-    Ok(renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)?)
 }
 
 impl Write for Draft {
@@ -274,48 +244,6 @@ impl Drop for Draft {
         if !self.is_published {
             // The file may be gone already.
             let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What a system call returns with an error number of Linux.
-    fn fails_with(number: i32) -> impl Fn(&Path, &Path) -> io::Result<()> {
-        move |_, _| Err(io::Error::from_raw_os_error(number))
-    }
-
-    #[test]
-    fn a_backup_gets_its_name_on_every_file_system_and_takes_no_other() {
-        const EPERM: i32 = 1;
-        const EINVAL: i32 = 22;
-        const EMLINK: i32 = 31;
-        const ENOSYS: i32 = 38;
-        const EOPNOTSUPP: i32 = 95;
-        let link = |from: &Path, to: &Path| fs::hard_link(from, to);
-        let folder = tempfile::tempdir().unwrap();
-        let (draft, target) = (folder.path().join(".draft"), folder.path().join("backup"));
-        for attempt in 0..6 {
-            let name = || match attempt {
-                0 => give_free_name(&draft, &target, rename_if_free, link),
-                1 => give_free_name(&draft, &target, fails_with(EINVAL), link),
-                2 => give_free_name(&draft, &target, fails_with(ENOSYS), fails_with(EPERM)),
-                3 => give_free_name(&draft, &target, fails_with(EINVAL), fails_with(EMLINK)),
-                4 => give_free_name(&draft, &target, fails_with(EOPNOTSUPP), fails_with(ENOSYS)),
-                _ => give_free_name(&draft, &target, fails_with(EINVAL), fails_with(EOPNOTSUPP)),
-            };
-            fs::write(&draft, "new").unwrap();
-            fs::write(&target, "old").unwrap();
-            let error = name().unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::AlreadyExists, "{attempt}");
-            assert_eq!(fs::read_to_string(&target).unwrap(), "old");
-            fs::remove_file(&target).unwrap();
-            name().unwrap();
-            assert_eq!(fs::read_to_string(&target).unwrap(), "new", "{attempt}");
-            assert!(!draft.exists(), "{attempt}");
-            fs::remove_file(&target).unwrap();
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use super::ConfigError;
+use super::{ConfigError, free_name::give_free_name};
 
 /// The mode bits of everybody but owner and group.
 pub(super) const OTHERS: u32 = 0o007;
@@ -129,8 +129,8 @@ impl PrivateFile {
     pub fn commit(mut self) -> Result<bool, ConfigError> {
         let done = match self.placement {
             Placement::Unchanged => return Ok(false),
-            // Unlike a rename, a link fails if the name has been taken in the meantime.
-            Placement::Create => fs::hard_link(&self.draft.0, &self.target),
+            // Fails if the name has been taken in the meantime.
+            Placement::Create => give_free_name(&self.draft.0, &self.target),
             Placement::Rename => match fs::rename(&self.draft.0, &self.target) {
                 // The file is a mount of its own, as in containers.
                 Err(error) if error.kind() == io::ErrorKind::ResourceBusy => self.overwrite(),

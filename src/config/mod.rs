@@ -11,6 +11,7 @@
 mod config_check;
 mod error;
 mod files;
+mod free_name;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod module;
@@ -26,6 +27,7 @@ mod yaml;
 
 pub use error::ConfigError;
 pub use files::{PrivateFile, absolute_beside, relative_to, write_private};
+pub use free_name::give_free_name;
 pub use module::{ModuleToken, snippet};
 pub use registration::{
     BOT_LOCALPART, CHECK_LOCALPART, Namespace, Namespaces, PROTOCOL, Registration,

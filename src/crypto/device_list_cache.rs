@@ -118,6 +118,12 @@ impl DeviceListCache {
         lock(&self.snapshots).of.get(user).copied()
     }
 
+    /// Returns whether a person's devices were queried within a time.
+    pub(super) fn was_queried(&self, user: &UserId, now: Timestamp, within: Duration) -> bool {
+        self.snapshot(user)
+            .is_some_and(|snapshot| now.since(snapshot.at) < within)
+    }
+
     /// Returns whether a person had too many devices at the last query.
     pub(super) fn is_crowded(&self, user: &UserId) -> bool {
         self.snapshot(user)

@@ -18,8 +18,9 @@ use super::{
     CryptoError, EncryptError, Machines,
     device_lists::SignedDevices,
     loading::Pinned,
-    slot::{InUse, KeyShare, RefusedShare},
+    slot::{InUse, KeyShare, KnownRecipients, RefusedShare, ShareRefusal},
 };
+use crate::clock::Timestamp;
 
 /// The room and the recipients of an encrypted event.
 #[derive(Clone, Debug)]
@@ -35,6 +36,9 @@ pub struct EncryptTo {
     pub rotation_msgs: Option<u64>,
 }
 
+/// How long a device without one-time keys is not asked for one again: as long as the library waits
+/// after its first try.
+const NO_SESSION_FOR: Duration = Duration::from_secs(15);
 const HOUR: Duration = Duration::from_secs(3600);
 /// Maximum number of times a room key is shared for one message. The second time finds no recipient
 /// left, unless the machine was unloaded in between.
@@ -95,58 +99,71 @@ impl Machines {
             return Ok(encrypted);
         }
         drop(machine);
-        if let Some(refused) = &shares.refused
-            && self.is_still_refused(&ghost, &recipients, refused)
-        {
-            let users = refused.users.clone();
-            return Err(EncryptError::NoSignedDevice { users });
-        }
         // Read before the devices, so that a change from here on is noticed next time.
         let received_count = ghost.slot.received_count.load(Ordering::Relaxed);
         let unanswered = self
             .update_device_lists(&ghost, &recipients, within)
             .await?;
-        let devices = self.device_list_snapshots(&ghost.slot, &recipients, within);
         check_counts(&ghost, &recipients)?;
-        let signed = match signed_devices(&ghost, &recipients, &unanswered).await {
-            Err(EncryptError::NoSignedDevice { users }) => {
-                shares.refused = devices.map(|devices| RefusedShare {
-                    users: users.clone(),
-                    recipients,
-                    devices,
-                    received_count,
-                });
-                return Err(EncryptError::NoSignedDevice { users });
-            }
-            signed => signed?,
-        };
+        let known = self.known_recipients(&ghost, &recipients, &unanswered, received_count);
+        let now = self.0.settings.clock.now();
+        if let Some(refused) = &shares.refused
+            && known.as_ref() == Some(&refused.known)
+            && refused.until.is_none_or(|until| now < until)
+        {
+            return Err(refused.error());
+        }
+        let reached = self.reach(&ghost, &recipients, &unanswered).await;
+        if let Err(error) = reached {
+            shares.refused = known.and_then(|known| RefusedShare::of(&error, known, now));
+            return Err(error);
+        }
         shares.last = None;
-        self.claim_sessions(&ghost, &signed).await?;
-        check_sessions(&ghost, &signed).await?;
         let machine = self.share_key(&ghost, to, &recipients).await?;
         let encrypted = encrypt_with_machine(&machine, to, event_type, content).await?;
         let session = machine.store.active_outbound_session(&to.room_id);
-        shares.last = session.zip(devices).map(|(session, devices)| KeyShare {
+        let known = known.filter(|known| known.unanswered.is_empty());
+        shares.last = session.zip(known).map(|(session, known)| KeyShare {
             session: session.session_id().to_owned(),
             recipients,
-            devices,
+            devices: known.devices,
             received_count,
         });
         Ok(encrypted)
     }
 
-    /// Returns whether another look at the devices of these recipients would show the same.
-    fn is_still_refused(
+    /// Returns what is known of recipients; `None` if a list has become outdated since it was
+    /// queried.
+    fn known_recipients(
         &self,
         ghost: &Pinned,
         recipients: &[OwnedUserId],
-        refused: &RefusedShare,
-    ) -> bool {
-        refused.recipients == recipients
-            && refused.received_count == ghost.slot.received_count.load(Ordering::Relaxed)
-            && self
-                .device_list_snapshots(&ghost.slot, recipients, self.0.settings.devices_fresh_for)
-                .is_some_and(|devices| devices == refused.devices)
+        unanswered: &HashSet<OwnedUserId>,
+        received_count: u64,
+    ) -> Option<KnownRecipients> {
+        let mut answered = recipients.to_vec();
+        answered.retain(|user| !unanswered.contains(user));
+        let within = self.0.settings.devices_fresh_for;
+        let devices = self.device_list_snapshots(&ghost.slot, &answered, within)?;
+        Some(KnownRecipients {
+            recipients: recipients.to_vec(),
+            unanswered: unanswered.clone(),
+            devices,
+            received_count,
+        })
+    }
+
+    /// Begins sessions with the recipients' signed devices where there are none. Fails if a recipient
+    /// is left without.
+    async fn reach(
+        &self,
+        ghost: &Pinned,
+        recipients: &[OwnedUserId],
+        unanswered: &HashSet<OwnedUserId>,
+    ) -> Result<(), EncryptError> {
+        let signed = signed_devices(ghost, recipients, unanswered).await?;
+        self.claim_sessions(ghost, &signed).await?;
+        check_sessions(ghost, &signed).await
     }
 
     /// Returns whether sharing the key again would change nothing.
@@ -207,6 +224,34 @@ impl Machines {
         Err(CryptoError::Busy {
             user: ghost.user().to_owned(),
         })
+    }
+}
+
+impl RefusedShare {
+    /// Returns what to remember of a refusal; `None` if it does not last.
+    fn of(error: &EncryptError, known: KnownRecipients, now: Timestamp) -> Option<Self> {
+        let (refusal, users) = match error {
+            EncryptError::NoSignedDevice { users } => (ShareRefusal::NoSignedDevice, users),
+            EncryptError::KeysUnknown { users } => (ShareRefusal::KeysUnknown, users),
+            EncryptError::NoSession { users } => (ShareRefusal::NoSession, users),
+            EncryptError::TooManyDevices { .. } | EncryptError::Crypto(_) => return None,
+        };
+        Some(Self {
+            refusal,
+            users: users.clone(),
+            known,
+            // Nobody tells us of new one-time keys.
+            until: (refusal == ShareRefusal::NoSession).then_some(now + NO_SESSION_FOR),
+        })
+    }
+
+    fn error(&self) -> EncryptError {
+        let users = self.users.clone();
+        match self.refusal {
+            ShareRefusal::NoSignedDevice => EncryptError::NoSignedDevice { users },
+            ShareRefusal::KeysUnknown => EncryptError::KeysUnknown { users },
+            ShareRefusal::NoSession => EncryptError::NoSession { users },
+        }
     }
 }
 

@@ -228,7 +228,11 @@ impl Machines {
         Ok(())
     }
 
-    fn delete_all<T: Table>(&self, batch: &mut Batch, first: &[u8]) -> Result<(), CryptoError>
+    pub(super) fn delete_all<T: Table>(
+        &self,
+        batch: &mut Batch,
+        first: &[u8],
+    ) -> Result<(), CryptoError>
     where
         T::Key: Clone,
     {

@@ -24,7 +24,7 @@ use super::{
     store::GhostStores,
 };
 use crate::{
-    clock::{Clock, SystemClock},
+    clock::{Clock, SystemClock, Timestamp},
     matrix::Homeserver,
     store::{Batch, Store, prefix},
 };
@@ -70,9 +70,6 @@ const UPLOADS_MAX: usize = 16;
 /// time. Each may wait for a slow server, so their limit is separate from that of uploads.
 const REPAIRS_MAX: usize = 16;
 
-/// How long the rooms that a ghost has left are remembered.
-const FORGOTTEN_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-
 pub(super) struct Inner {
     pub(super) store: Store,
     pub(super) stores: GhostStores,
@@ -82,6 +79,8 @@ pub(super) struct Inner {
     pub(super) silent_servers: SilentServers,
     /// Held while a message is recorded in the replay guard.
     pub(super) guarding_replays: Mutex<()>,
+    /// When the records of people with whom a ghost shares no room were last deleted.
+    pub(super) strangers_deleted_at: Mutex<Option<Timestamp>>,
     /// Held while a record is read, changed and written, so that no change is lost.
     recording: Mutex<()>,
     /// The permits of [`UPLOADS_MAX`].
@@ -133,6 +132,7 @@ impl Machines {
             device_list_changes: DeviceListChangeLog::default(),
             silent_servers: SilentServers::default(),
             guarding_replays: Mutex::default(),
+            strangers_deleted_at: Mutex::default(),
             recording: Mutex::default(),
             uploads: tokio::sync::Semaphore::new(UPLOADS_MAX),
             repairs: tokio::sync::Semaphore::new(REPAIRS_MAX),
@@ -226,22 +226,6 @@ impl Machines {
             }
             None => Ok(()),
         }
-    }
-
-    /// Deletes keys that were parked too long, and what is remembered of rooms left long ago.
-    pub async fn sweep(&self) -> Result<(), CryptoError> {
-        let now = self.0.settings.clock.now();
-        self.0.stores.delete_expired_parked_keys(now).await?;
-        for page in self.0.store.pages::<ForgottenRooms>(&[]) {
-            let mut batch = Batch::new();
-            for (place, at) in page? {
-                if now.since(at) > FORGOTTEN_FOR {
-                    batch.delete::<ForgottenRooms>(&place);
-                }
-            }
-            self.0.store.apply(batch)?;
-        }
-        Ok(())
     }
 
     /// Returns whether the ghost keeps the keys of this room.

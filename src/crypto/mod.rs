@@ -13,6 +13,7 @@
 //! | encrypt | [`Machines::encrypt`] |
 //! | get a lost room key once more | [`Machines::renew_olm_sessions`] |
 //! | forget a room it has left | [`Machines::forget_room`] |
+//! | delete what is needed no longer | [`Machines::sweep`] |
 //! | give its handle to a new owner | [`Machines::retire`], then provision |
 //! | give it a new device after a restore | [`Machines::rotate_device`] |
 //! | make it again if the homeserver does not have it | [`Machines::restore_on_homeserver`] |
@@ -57,6 +58,7 @@ mod silent_servers;
 mod slot;
 mod split_request;
 pub mod store;
+mod sweep;
 mod to_device;
 
 #[cfg(test)]

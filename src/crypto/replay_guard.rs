@@ -10,7 +10,7 @@ use crate::store::{Batch, Table, prefix};
 
 /// The decrypted messages of a part of a session, by ghost, room, session and part; a part has
 /// [`PART_PLACES`] message indexes. So a message changes one short record, however long the session
-/// is. Deleted with the room.
+/// is. Deleted with the room, and by a sweep once the session is.
 pub(super) struct ReplayGuard;
 
 impl Table for ReplayGuard {

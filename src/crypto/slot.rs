@@ -17,7 +17,7 @@ use super::{
     locks::lock,
     store::GhostStore,
 };
-use crate::matrix::Actor;
+use crate::{clock::Timestamp, matrix::Actor};
 
 /// Where a ghost's machine is while it is in memory.
 ///
@@ -115,17 +115,37 @@ pub(super) struct KeyShare {
     pub(super) received_count: u64,
 }
 
-/// Recipients of whom some had no signed device, and what we knew of their devices. While none of
-/// this has changed, no message can be encrypted for all of them.
-pub(super) struct RefusedShare {
-    pub(super) users: Vec<OwnedUserId>,
+/// Recipients of a message, and what we knew of their devices.
+#[derive(PartialEq, Eq)]
+pub(super) struct KnownRecipients {
     pub(super) recipients: Vec<OwnedUserId>,
+    /// Those whose server did not say which devices they have.
+    pub(super) unanswered: HashSet<OwnedUserId>,
+    /// The devices of the others.
     pub(super) devices: Vec<DeviceListSnapshot>,
     pub(super) received_count: u64,
 }
 
+/// Why a message could not be encrypted for all of its recipients.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum ShareRefusal {
+    NoSignedDevice,
+    KeysUnknown,
+    NoSession,
+}
+
+/// Recipients of whom some could not get a key. While nothing has changed, no message can be
+/// encrypted for all of them.
+pub(super) struct RefusedShare {
+    pub(super) refusal: ShareRefusal,
+    pub(super) users: Vec<OwnedUserId>,
+    pub(super) known: KnownRecipients,
+    /// Until when this holds, if something may change of which we do not hear.
+    pub(super) until: Option<Timestamp>,
+}
+
 /// What is known of the last messages that were encrypted in a room. Both are kept side by side: in a
-/// group with somebody who has no signed device each message is tried for everybody first.
+/// group with somebody who can get no key each message is tried for everybody first.
 #[derive(Default)]
 pub(super) struct RoomShares {
     pub(super) last: Option<KeyShare>,

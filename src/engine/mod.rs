@@ -248,6 +248,8 @@ struct Inner {
     restore_failed: Notify,
     /// Limits syncs at the same time: each holds up to about 15 MiB, and keeps the homeserver busy.
     syncs: Semaphore,
+    /// Held, by user, while the gaps in their rooms are read.
+    gap_turns: KeyedLocks<OwnedUserId>,
     /// Users who are about to be synced, because an item for them was set aside.
     backfills: std::sync::Mutex<HashSet<OwnedUserId>>,
     /// Rooms of a transaction whose last part has not come. They are woken with it.
@@ -322,6 +324,7 @@ impl Engine {
             restored_users: std::sync::Mutex::default(),
             restore_failed: Notify::new(),
             syncs: Semaphore::new(SYNCS),
+            gap_turns: KeyedLocks::default(),
             backfills: std::sync::Mutex::default(),
             held_rooms: Mutex::default(),
             decisions: std::sync::Mutex::default(),

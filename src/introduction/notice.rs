@@ -24,6 +24,8 @@ pub enum IntroductionNotice {
     SendAgainEncrypted,
     /// A message could not be read: please send it again.
     SendAgainUnreadable,
+    /// Several messages could not be read: please send them again. As a reply to the first.
+    SendAgainAllUnreadable,
     /// An event cannot be passed on by a ghost.
     SendAgainOther,
     /// A file is not encrypted itself, so a ghost does not pass it on.
@@ -57,6 +59,8 @@ pub enum IntroductionNotice {
     WaitingForKeys,
     /// The owner is being asked first.
     AskingFirst,
+    /// The owner is being asked first, and no message could be read so far.
+    AskingFirstWithoutLine,
     /// The owner of a handle in a group is being asked first.
     AskingFirstInGroup,
     /// The owner of a strict handle is being asked first. From the bot: a strict ghost never
@@ -89,6 +93,7 @@ impl IntroductionNotice {
             Self::BackToPerson { room } => return format!("back-to-person {room}"),
             Self::SendAgainEncrypted => "send-again-encrypted",
             Self::SendAgainUnreadable => "send-again-unreadable",
+            Self::SendAgainAllUnreadable => "send-again-all-unreadable",
             Self::SendAgainOther => "send-again-other",
             Self::SendAgainPlainFile => "send-again-plain-file",
             Self::TooLarge => "too-large",
@@ -105,6 +110,7 @@ impl IntroductionNotice {
             Self::WaitingForDevice => "waiting-for-device",
             Self::WaitingForKeys => "waiting-for-keys",
             Self::AskingFirst => "asking-first",
+            Self::AskingFirstWithoutLine => "asking-first-without-line",
             Self::AskingFirstInGroup => "asking-first-in-group",
             Self::AskingFirstStrict => "asking-first-strict",
             Self::EnoughKept => "enough-kept",
@@ -120,7 +126,10 @@ impl IntroductionNotice {
 
     /// Returns whether this notice tells an asker that the ghost stays, and why.
     pub fn is_asking(&self) -> bool {
-        matches!(self, Self::AskingFirst | Self::AskingFirstInGroup)
+        matches!(
+            self,
+            Self::AskingFirst | Self::AskingFirstWithoutLine | Self::AskingFirstInGroup
+        )
     }
 
     /// Returns whether this notice is about a message of the asker. In a group one ghost sends it
@@ -130,6 +139,7 @@ impl IntroductionNotice {
             self,
             Self::SendAgainEncrypted
                 | Self::SendAgainUnreadable
+                | Self::SendAgainAllUnreadable
                 | Self::SendAgainOther
                 | Self::TooLarge
                 | Self::NotPassedOn
@@ -166,6 +176,10 @@ impl IntroductionNotice {
             Self::SendAgainUnreadable => format!(
                 "I couldn't decrypt your message for @{handle}. They can read from now on: \
                  please send it again."
+            ),
+            Self::SendAgainAllUnreadable => format!(
+                "I couldn't decrypt this and other messages of yours for @{handle}. They can read from \
+                 now on: please send them again."
             ),
             Self::SendAgainOther => format!(
                 "I can pass on messages and files, but not this. @{handle} can read from now on: \
@@ -235,6 +249,12 @@ impl IntroductionNotice {
                 "@{handle} wants to be asked first, so I'm asking them and showing them your first \
                  message. I stay until they answer, at most 7 days, and then pass on what you \
                  write meanwhile; while I'm here the service can read this chat."
+            ),
+            Self::AskingFirstWithoutLine => format!(
+                "@{handle} wants to be asked first, so I'm asking them. I have no message of yours that \
+                 I can read, so please write again: it's shown to them. I stay until they answer, \
+                 at most 7 days, and then pass on what you write meanwhile; while I'm here the \
+                 service can read this chat."
             ),
             Self::AskingFirstInGroup => format!(
                 "@{handle} wants to be asked first, so I'm asking them. I stay until they answer, at \

@@ -63,8 +63,18 @@ pub(crate) fn sync_folder(folder: &Path) -> Result<(), StoreError> {
     }
 }
 
+#[cfg(test)]
+thread_local! {
+    /// The folders that were made durable with everything in them.
+    pub(super) static SYNCED_TREES: std::cell::RefCell<Vec<PathBuf>> = const {
+        std::cell::RefCell::new(Vec::new())
+    };
+}
+
 /// Makes every file of a folder and of the folders in it durable, and their names.
 pub(super) fn sync_tree(folder: &Path) -> Result<(), StoreError> {
+    #[cfg(test)]
+    SYNCED_TREES.with_borrow_mut(|synced| synced.push(folder.to_owned()));
     for entry in std::fs::read_dir(folder).map_err(|e| StoreError::io("read", folder, &e))? {
         let path = entry
             .map_err(|e| StoreError::io("read", folder, &e))?

@@ -34,7 +34,7 @@ pub(super) type Step = fn(&dyn Backend) -> Result<Vec<Op>, StoreError>;
 /// - 7: an introduction names its pending events otherwise, and the removal of a ghost from a
 ///   conversation no longer says who sent it away.
 /// - 8: what has arrived is kept by partition (tables 11, 12 and 14), and the map of copies by digests
-///   (53 to 55).
+///   (53 to 55). Parked room keys are sealed under a key of the ghost's ring.
 pub(super) const OLDEST: u32 = 8;
 
 /// All steps, in order.

@@ -222,6 +222,12 @@ impl Checker<'_> {
             Some(held) if history.is_outdated_by(&held) => {
                 Err(Problem::of_message(&EngineError::StoreSetBack.to_string()))
             }
+            held if history.outdates(held.as_ref()) => Err(Problem::new(
+                "the homeserver's database was set back: it has lost what happened since then",
+                "restart Stonechat: it makes its users, their devices and keys again. Rooms that were \
+                 made since then are lost; the people concerned are told in the rooms that they have, \
+                 and others begin a new chat",
+            )),
             _ => Ok("the homeserver knows no newer state of the data folder".to_owned()),
         }
     }

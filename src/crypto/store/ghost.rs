@@ -18,7 +18,7 @@ use super::{
     olm_hashes::OlmHashes,
     outbound_sessions::ActiveOutboundSessions,
     record::{
-        ACCOUNT, BACKED_UP, BUNDLE, BY_DEVICE, DOWNLOADED, INBOUND, OUTBOUND, PARKED,
+        ACCOUNT, BACKED_UP, BUNDLE, BY_DEVICE, DONE, DOWNLOADED, INBOUND, OUTBOUND, PARKED,
         PENDING_BUNDLE, RIVAL, ROOM_SETTINGS, WITHHELD, broken, decode, part_at,
     },
     room_key_filter::RoomKeyFilter,
@@ -178,6 +178,7 @@ impl StoredGhost {
             PENDING_BUNDLE,
             DOWNLOADED,
             PARKED,
+            DONE,
         ] {
             for key in self.records.keys_of(&self.records.keys.of(kind, &[room]))? {
                 writes.delete(key);

@@ -113,6 +113,13 @@ impl GhostStore {
             || records.has_any(&records.keys.of(PARKED, &parts))?)
     }
 
+    /// Returns the number of values sealed since the store was opened.
+    #[cfg(test)]
+    pub(in crate::crypto) fn sealed_count(&self) -> usize {
+        let sealed = &self.ghost.records.sealed;
+        sealed.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
     /// Returns whether there is an Olm session with a device.
     pub fn has_session_with(&self, device: Curve25519PublicKey) -> Result<bool, GhostStoreError> {
         let ghost = &self.ghost;

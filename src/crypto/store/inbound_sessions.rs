@@ -21,6 +21,7 @@ use super::{
     record::{BACKED_UP, BY_DEVICE, INBOUND, KIND_AT, RIVAL, decode, encode, part_at},
     sealed_records::Writes,
 };
+use crate::clock::Timestamp;
 
 /// Maximum number of inbound group sessions kept of one device. A client begins one when somebody
 /// leaves, after a week, and after as many messages as the room says: a hundred, or each if it says
@@ -232,6 +233,34 @@ impl StoredGhost {
         Ok(())
     }
 
+    /// Returns the sessions of which the device that made them has made a newer one for the same room
+    /// before a moment: the keys of their index entries, and theirs.
+    pub(super) fn sessions_superseded_before(
+        &self,
+        moment: Timestamp,
+    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, GhostStoreError> {
+        let entries = self.index_entries(&self.records.keys.of(BY_DEVICE, &[]))?;
+        let mut of_device: BTreeMap<(Vec<u8>, Vec<u8>), Vec<_>> = BTreeMap::new();
+        for (index, entry) in entries {
+            let device = part_at(&index, 0).to_vec();
+            let sessions = of_device
+                .entry((device, entry.room().to_vec()))
+                .or_default();
+            sessions.push((entry.number, index, entry.session));
+        }
+        let mut superseded = Vec::new();
+        for mut sessions in of_device.into_values() {
+            sessions.sort();
+            let mut sessions = sessions.into_iter().peekable();
+            while let Some((_, index, session)) = sessions.next() {
+                if sessions.peek().is_some_and(|(newer, ..)| *newer < moment.0) {
+                    superseded.push((index, session));
+                }
+            }
+        }
+        Ok(superseded)
+    }
+
     /// Returns the entries of the index whose keys begin with a prefix.
     fn index_entries(&self, prefix: &[u8]) -> Result<BTreeMap<Vec<u8>, ByDevice>, GhostStoreError> {
         let entries = self.records.list(BY_DEVICE, prefix)?;
@@ -251,7 +280,7 @@ impl StoredGhost {
 
     /// Deletes the session of an index entry, unless the one under this key has come from another
     /// device since.
-    fn delete_inbound(
+    pub(super) fn delete_inbound(
         &self,
         index: &[u8],
         key: &[u8],

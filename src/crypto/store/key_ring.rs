@@ -4,8 +4,8 @@
 //! under, and the records that stay have to be sealed again. So that this costs what has changed
 //! and not what the ghost has, the records are divided into groups, each with a key of its own: a
 //! room's sessions are together, and so are the Olm sessions with a device. There are at most 256
-//! groups of each sort, chosen by a hash, and one more for the rest (the account, the identity,
-//! requests).
+//! groups of each sort, chosen by a hash, one for the keys that are parked, and one for the rest (the
+//! account, the identity, requests).
 //!
 //! A group is *outdated* once a record in it was overwritten or deleted: only then an older version
 //! of something lies on the disk under its key. A rotation replaces the keys of these groups. A
@@ -19,7 +19,10 @@ use zeroize::Zeroizing;
 
 use super::{
     GhostStoreError,
-    record::{DEVICE_KINDS, KIND_AT, Kind, OTHER_SECRET_KINDS, RING, ROOM_KINDS, ghost_prefix},
+    record::{
+        DEVICE_KINDS, KIND_AT, Kind, OTHER_SECRET_KINDS, PARKED_KINDS, RING, ROOM_KINDS,
+        ghost_prefix,
+    },
 };
 use crate::store::{Subkey, random, seal::Sealer};
 
@@ -35,8 +38,7 @@ impl Group {
         let sorts = (0..).map_while(kinds_of);
         let mut sorts = sorts.zip(0u8..);
         let (_, sort) = sorts.find(|(kinds, _)| kinds.iter().any(|it| it.byte == *kind))?;
-        // The rest is one group.
-        let part = if sort == OTHERS {
+        let part = if is_one_group(sort) {
             0
         } else {
             *key.get(KIND_AT + 1)?
@@ -50,7 +52,7 @@ impl Group {
         let prefix = |kind: &Kind| {
             let mut prefix = ghost_prefix(ghost);
             prefix.push(kind.byte);
-            prefix.extend((sort != OTHERS).then_some(part));
+            prefix.extend((!is_one_group(sort)).then_some(part));
             prefix
         };
         let kinds = kinds_of(sort).unwrap_or_default();
@@ -60,6 +62,13 @@ impl Group {
 
 /// The sort of the group of the records that belong to no room and no device.
 const OTHERS: u8 = 2;
+/// The sort of the group of parked keys. They are few, so strangers cannot make it large.
+const PARKED_KEYS: u8 = 3;
+
+/// Returns whether all records of a sort are in one group.
+fn is_one_group(sort: u8) -> bool {
+    matches!(sort, OTHERS | PARKED_KEYS)
+}
 
 /// Returns the kinds of the records in groups of a sort.
 fn kinds_of(sort: u8) -> Option<&'static [Kind]> {
@@ -67,6 +76,7 @@ fn kinds_of(sort: u8) -> Option<&'static [Kind]> {
         0 => Some(ROOM_KINDS),
         1 => Some(DEVICE_KINDS),
         OTHERS => Some(OTHER_SECRET_KINDS),
+        PARKED_KEYS => Some(PARKED_KINDS),
         _ => None,
     }
 }
@@ -202,7 +212,7 @@ impl KeyRing {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::record::{ACCOUNT, DEVICE, INBOUND, Keys, OLM, OLM_HASH, OUTBOUND},
+        super::record::{ACCOUNT, ALL_KINDS, INBOUND, Keys, OLM, OUTBOUND, PARKED},
         *,
     };
 
@@ -247,6 +257,7 @@ mod tests {
             keys.of(INBOUND, &[b"!room", b"session"]),
             keys.of(OUTBOUND, &[b"!room"]),
             keys.of(OLM, &[b"device", b"session"]),
+            keys.of(PARKED, &[b"!room", b"session", b"device"]),
         ] {
             let prefixes = Group::of(&key).unwrap().prefixes(7);
             let found = prefixes.iter().filter(|prefix| key.starts_with(prefix));
@@ -254,8 +265,10 @@ mod tests {
         }
         let inbound = |session: &[u8]| Group::of(&keys.of(INBOUND, &[b"!room", session]));
         assert_eq!(inbound(b"one"), inbound(b"two"));
-        assert_eq!(Group::of(&keys.of(DEVICE, &[b"@u", b"D"])), None);
-        assert_eq!(Group::of(&keys.of(OLM_HASH, &[b"hash"])), None);
-        assert_eq!(Group::of(&keys.of(RING, &[])), None);
+        for kind in ALL_KINDS {
+            let group = Group::of(&keys.of(kind, &[b"one", b"two"]));
+            let is_grouped = !kind.lasting && kind != RING;
+            assert_eq!(group.is_some(), is_grouped, "{}", kind.name);
+        }
     }
 }

@@ -25,6 +25,7 @@ mod inbound_cache;
 mod inbound_sessions;
 mod key_ring;
 mod key_rotation;
+mod old_records;
 mod olm_hashes;
 mod outbound_sessions;
 mod parked_keys;
@@ -36,8 +37,6 @@ mod room_key_filter;
 mod sealed_records;
 mod shred_keys;
 
-#[cfg(test)]
-pub(in crate::crypto) use self::parked_keys::{PARKED_FOR, PARKED_MAX};
 pub use self::{
     backup::{SAVED_IDENTITIES, SavedIdentity},
     error::GhostStoreError,
@@ -45,8 +44,14 @@ pub use self::{
     ghost_stores::GhostStores,
 };
 pub(in crate::crypto) use self::{
+    old_records::STRANGER_FOR,
     reception::while_receiving,
     room_key_filter::{RoomKeyFate, RoomKeyFilter},
+};
+#[cfg(test)]
+pub(in crate::crypto) use self::{
+    old_records::{OLM_UNUSED_FOR, SUPERSEDED_FOR},
+    parked_keys::{PARKED_FOR, PARKED_MAX},
 };
 
 #[cfg(test)]

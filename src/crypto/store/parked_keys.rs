@@ -7,14 +7,14 @@
 use std::{collections::HashMap, time::Duration};
 
 use matrix_sdk_crypto::olm::{InboundGroupSession, PickledInboundGroupSession};
-use ruma::RoomId;
+use ruma::{OwnedUserId, RoomId};
 use serde::{Deserialize, Serialize};
 
 use super::{
     GhostStore, GhostStoreError, GhostStores,
     changes::furthest_back,
     ghost::StoredGhost,
-    record::{PARKED, broken, decode, encode, ghost_prefix},
+    record::{Kind, PARKED, broken, decode, encode, ghost_prefix},
     registry::GhostIds,
     sealed_records::Writes,
 };
@@ -156,7 +156,9 @@ impl GhostStore {
         for parked in admitted {
             let session = InboundGroupSession::from_pickle(parked.session)
                 .map_err(|error| broken(PARKED, &error))?;
-            if ghost.session_of_device(&session)?.is_none() {
+            if ghost.session_of_device(&session)?.is_none()
+                && !ghost.is_done(room, session.session_id())?
+            {
                 sessions.push(session);
             }
         }
@@ -178,27 +180,31 @@ impl GhostStores {
         &self,
         now: Timestamp,
     ) -> Result<(), GhostStoreError> {
+        for user in self.users_with(PARKED)? {
+            if let Some(ghost) = self.existing(&user)? {
+                ghost.delete_expired_parked_keys(now).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the ghosts that have a record of a kind. Nearly all have none, and need not be opened.
+    pub(super) fn users_with(&self, kind: Kind) -> Result<Vec<OwnedUserId>, GhostStoreError> {
+        let mut users = Vec::new();
         let mut after = None;
         loop {
             let page = self
                 .store()
                 .scan::<GhostIds>(&[], after.as_ref(), PAGE_GHOSTS)?;
             let Some((last, _)) = page.last() else {
-                return Ok(());
+                return Ok(users);
             };
             after = Some(last.clone());
             for (user, id) in page {
-                let mut parked = ghost_prefix(id);
-                parked.push(PARKED.byte);
-                // Nearly all ghosts have none, and need not be opened.
-                if raw::scan(self.store(), &parked, None, 1)?.is_empty() {
-                    continue;
-                }
-                let Ok(user) = ruma::OwnedUserId::try_from(user) else {
-                    continue;
-                };
-                if let Some(ghost) = self.existing(&user)? {
-                    ghost.delete_expired_parked_keys(now).await?;
+                let mut of_kind = ghost_prefix(id);
+                of_kind.push(kind.byte);
+                if !raw::scan(self.store(), &of_kind, None, 1)?.is_empty() {
+                    users.extend(OwnedUserId::try_from(user));
                 }
             }
         }

@@ -58,6 +58,9 @@ pub(super) const INBOUND: Kind = secret(b'I', "inbound group session");
 pub(super) const RIVAL: Kind = secret(b'J', "rival group session");
 /// Room, session id, sender key. A key that came before its room was expected.
 pub(super) const PARKED: Kind = secret(b'P', "parked room key");
+/// Room, session id. A session that is deleted, and of which messages were decrypted: its key is not
+/// accepted again. The value is empty and unsealed.
+pub(super) const DONE: Kind = lasting(b'z', "session that is done");
 /// Sender key, session id → the key of the inbound group session, its sender data type, and its
 /// place among those of the device.
 pub(super) const BY_DEVICE: Kind = lasting(b'D', "group session of a device");
@@ -100,6 +103,8 @@ pub(super) const ROOM_KINDS: &[Kind] =
     &[INBOUND, RIVAL, OUTBOUND, WITHHELD, BUNDLE, PENDING_BUNDLE];
 /// The secret kinds whose first part is a device.
 pub(super) const DEVICE_KINDS: &[Kind] = &[OLM];
+/// The secret kinds of which a ghost has few records at a time.
+pub(super) const PARKED_KINDS: &[Kind] = &[PARKED];
 /// The other secret kinds.
 pub(super) const OTHER_SECRET_KINDS: &[Kind] = &[
     ACCOUNT,
@@ -111,6 +116,38 @@ pub(super) const OTHER_SECRET_KINDS: &[Kind] = &[
     SECRET,
     CUSTOM,
 ];
+/// All kinds.
+#[cfg(test)]
+pub(super) const ALL_KINDS: [Kind; 28] = [
+    ACCOUNT,
+    PRIVATE_IDENTITY,
+    NEXT_BATCH,
+    BACKUP_KEY,
+    BACKUP_VERSION,
+    DEHYDRATED,
+    OLM,
+    INBOUND,
+    RIVAL,
+    PARKED,
+    DONE,
+    BY_DEVICE,
+    BACKED_UP,
+    OUTBOUND,
+    DEVICE,
+    IDENTITY,
+    TRACKED,
+    OLM_HASH,
+    REQUEST,
+    REQUEST_BY_INFO,
+    SECRET,
+    WITHHELD,
+    ROOM_SETTINGS,
+    BUNDLE,
+    PENDING_BUNDLE,
+    DOWNLOADED,
+    CUSTOM,
+    RING,
+];
 /// The place of the kind in a key: after table and ghost.
 pub(super) const KIND_AT: usize = 1 + 4;
 
@@ -118,6 +155,12 @@ pub(super) const KIND_AT: usize = 1 + 4;
 pub(super) fn part_at(key: &[u8], place: usize) -> &[u8] {
     let begin = KIND_AT + 1 + place * PART;
     key.get(begin..begin + PART).unwrap_or_default()
+}
+
+/// Returns the room and the session in the key of an inbound group session or a rival of one.
+pub(super) fn room_and_session(key: &[u8]) -> &[u8] {
+    key.get(KIND_AT + 1..KIND_AT + 1 + 2 * PART)
+        .unwrap_or_default()
 }
 
 /// Returns the prefix of every key of a ghost.

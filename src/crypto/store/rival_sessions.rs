@@ -31,7 +31,7 @@ impl StoredGhost {
         let mut new = Vec::with_capacity(received.len());
         for session in received {
             let is_known = match self.session_of_device(&session)? {
-                None => false,
+                None => self.is_done(session.room_id(), session.session_id())?,
                 Some(kept) => session.compare_ratchet(&kept).await != SessionOrdering::Better,
             };
             if is_known {

@@ -5,6 +5,7 @@ mod forgetting;
 mod keyless;
 mod kill_nine;
 mod machines;
+mod old_records;
 mod provisioning;
 mod receiving;
 mod rivals;

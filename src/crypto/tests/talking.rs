@@ -376,6 +376,57 @@ async fn somebody_who_is_left_out_of_a_group_costs_its_next_messages_nothing() {
     assert_eq!(signed.reads(room(), &event).await.unwrap(), "four");
 }
 
+/// Encrypts as the engine does: for everybody first, then without those who cannot read it. Returns
+/// how many flushes and requests, and how many values sealed, three messages cost after the first.
+async fn cost_without(world: &World, all: &[&UserId], readers: &[&UserId]) -> (u64, usize, usize) {
+    let store = world.machines.0.stores.ghost(sam()).unwrap();
+    let cost = || {
+        (
+            world.store.flushes(),
+            world.fake.log().len(),
+            store.sealed_count(),
+        )
+    };
+    let say = async |text: &str| {
+        let left_out = world.encrypt(all, text).await.unwrap_err();
+        assert!(!matches!(left_out, EncryptError::Crypto(_)), "{left_out:?}");
+        world.encrypt(readers, text).await.unwrap();
+    };
+    say("one").await;
+    world.store.flush().await.unwrap();
+    let before = cost();
+    for text in ["two", "three", "four"] {
+        say(text).await;
+    }
+    world.store.flush().await.unwrap();
+    let after = cost();
+    (after.0 - before.0, after.1 - before.1, after.2 - before.2)
+}
+
+#[tokio::test]
+async fn somebody_without_keys_left_costs_the_next_messages_of_a_group_nothing() {
+    let world = World::with_sam().await;
+    let alice = Person::new(&world.fake, ALICE).await;
+    let bob = Person::new(&world.fake, "@bob:hs.test").await;
+    world.fake.claim_all(bob.user(), bob.device());
+    let all = [alice.user(), bob.user()];
+    let cost = cost_without(&world, &all, &[alice.user()]).await;
+    assert_eq!(cost, (0, 0, 0), "no key is shared again");
+}
+
+#[tokio::test]
+async fn somebody_of_a_silent_server_costs_the_next_messages_of_a_group_nothing() {
+    let world = World::with_sam().await;
+    let alice = Person::new(&world.fake, ALICE).await;
+    let far = Person::new(&world.fake, "@far:silent.test").await;
+    world.fake.set_unreachable("silent.test", true);
+    let all = [alice.user(), far.user()];
+    // It is asked in the background.
+    let _held = world.fake.hold("/keys/query", "@far:silent.test");
+    let (flushes, _, sealed) = cost_without(&world, &all, &[alice.user()]).await;
+    assert_eq!((flushes, sealed), (0, 0), "no key is shared again");
+}
+
 /// What the ghost learns of somebody's devices on its way to something else counts as well.
 #[tokio::test]
 async fn a_new_device_is_dealt_with_however_we_heard_of_it() {

@@ -82,6 +82,7 @@ impl Room {
             "m.room.encrypted" => self.hear(&bot, &person, event, json, batch).await,
             // Reactions are unencrypted in every room: they can only do what can be undone.
             "m.reaction" => self.react(&person, &event, batch).await,
+            "m.room.redaction" => self.take_command_back(&event, batch),
             // Somebody may have opened the room to others.
             "m.room.join_rules" | "m.room.history_visibility" | "m.room.encryption" => {
                 self.look_again(batch)
@@ -196,6 +197,20 @@ impl Room {
         let decline = self.may_decline_verification().then_some(decline);
         let effects = decline.into_iter().chain(remark);
         self.commit(batch, effects.map(QueuedEffect::Control))
+    }
+
+    /// Forgets a command that was deleted while its key was missing: it does not run when the key
+    /// comes.
+    fn take_command_back(
+        &mut self,
+        event: &RoomEvent,
+        mut batch: Batch,
+    ) -> Result<(), EngineError> {
+        if let Some(of) = &event.redacts {
+            self.stop_waiting_for(of);
+            batch.delete::<RetainedEvents>(&(self.id.clone(), of.clone()));
+        }
+        self.commit(batch, [])
     }
 
     fn stop_waiting_for(&mut self, event: &OwnedEventId) {

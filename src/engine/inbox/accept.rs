@@ -239,8 +239,9 @@ impl Engine {
         taken: &mut InboxWrites,
     ) -> Result<(), EngineError> {
         let Some(event) = event else {
-            let reason = DeadLetterReason::EventMalformed;
-            taken.dead_letters.push(DeadLetter::of(reason, json.get()));
+            let mut letter = DeadLetter::of(DeadLetterReason::EventMalformed, json.get());
+            letter.room = letter.room.or_else(|| room.cloned());
+            taken.dead_letters.push(letter);
             return Ok(());
         };
         if event.state_key.is_some() {

@@ -47,6 +47,10 @@ impl Engine {
     ) -> Result<(), StoreError> {
         let mut more: BTreeMap<DeadLetterReason, u64> = BTreeMap::new();
         for letter in letters {
+            // It may have been a change of the room's state: who left must not get the next key.
+            if let Some(room) = &letter.room {
+                self.0.room_states.mark_outdated(room);
+            }
             *more.entry(letter.reason).or_default() += 1;
         }
         for (reason, more) in &more {

@@ -12,6 +12,7 @@ pub(in crate::engine) mod property_tests;
 pub(in crate::engine) mod requeue;
 pub(in crate::engine) mod server_clocks;
 pub(in crate::engine) mod sync;
+pub(in crate::engine) mod sync_gaps;
 pub(in crate::engine) mod to_device;
 #[cfg(test)]
 pub(in crate::engine) mod to_device_tests;

@@ -21,11 +21,12 @@ use crate::{
         inbox::{
             accept::{InboxWrites, go_on_unless_down},
             gap,
+            sync_gaps::{SYNC_PAGES_MAX, Synced},
         },
         records::{InboxItem, Rooms, SyncTokens},
     },
     matrix::{
-        Actor, JoinedRoom, SyncPage,
+        Actor, SyncPage,
         bounds::{DeadLetter, DeadLetterReason},
     },
     store::Batch,
@@ -34,8 +35,6 @@ use crate::{
 /// The filter of a ghost's sync: to-device messages, invites and rooms, without presence, receipts
 /// and typing.
 const FILTER: &str = r#"{"presence":{"types":[]},"account_data":{"types":[]},"room":{"ephemeral":{"types":[]},"account_data":{"types":[]},"include_leave":false,"state":{"lazy_load_members":true},"timeline":{"limit":50}}}"#;
-/// Maximum number of pages that one reconciliation reads. The rest waits for the next one.
-const SYNC_PAGES_MAX: usize = 50;
 /// Maximum size of a gap that is read at a time, in bytes of JSON. Events before that are set
 /// aside: people wait for the newest.
 pub(in crate::engine) const GAP_BYTES: usize = 32 << 20;
@@ -49,7 +48,7 @@ pub(in crate::engine) const CATCH_UP_PAUSE: Duration = Duration::from_secs(2);
 pub(in crate::engine) struct LastSyncs(Mutex<HashMap<OwnedUserId, u64>>);
 
 impl LastSyncs {
-    fn note(&self, user: &OwnedUserId, began: u64) {
+    pub(super) fn note(&self, user: &OwnedUserId, began: u64) {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let last = last.entry(user.clone()).or_default();
         *last = began.max(*last);
@@ -79,9 +78,21 @@ impl Engine {
             }
             synced.insert(ghost.clone(), now);
         }
-        self.sync_all_pending(ghost).await?;
-        self.process_to_device_of(ghost).await;
+        self.fetch_keys(ghost).await?;
         Ok(true)
+    }
+
+    /// Syncs a ghost and hands its to-device messages over. Waits for no history: no key is in it,
+    /// and another server may be slow to show it.
+    pub(in crate::engine) async fn fetch_keys(
+        &self,
+        ghost: &OwnedUserId,
+    ) -> Result<(), EngineError> {
+        if let Some(synced) = self.sync_up_to_gaps(ghost).await? {
+            self.close_gaps_later(ghost, synced);
+        }
+        self.process_to_device_of(ghost).await;
+        Ok(())
     }
 
     /// Accepts everything that the homeserver holds for a ghost, and acknowledges it.
@@ -89,32 +100,54 @@ impl Engine {
         &self,
         ghost: &OwnedUserId,
     ) -> Result<(), EngineError> {
-        let Some(acting) = self.find_user(ghost)? else {
-            return Ok(());
-        };
-        let began = self.next();
-        for _ in 0..SYNC_PAGES_MAX {
-            match self.sync_once(ghost, acting.actor()).await {
-                Ok(true) => {
-                    self.0.last_syncs.note(ghost, began);
-                    break;
-                }
-                Ok(false) => {}
-                Err(error) => {
-                    self.restore_missing_user(&error).await;
-                    return Err(error);
-                }
-            }
+        if let Some(synced) = self.sync_up_to_gaps(ghost).await? {
+            let turn = self.0.gap_turns.lock(ghost.clone()).await;
+            self.close_gaps_and_sync(ghost, synced, turn).await?;
         }
         Ok(())
     }
 
-    /// Accepts the items of one sync, page by page. Returns whether nothing is left to acknowledge.
-    /// After a crash between two pages the earlier pages come again, and are recognised.
-    async fn sync_once(&self, ghost: &OwnedUserId, actor: Actor<'_>) -> Result<bool, EngineError> {
+    /// Accepts what the homeserver holds for a ghost, until a sync leaves a gap in a room. Returns
+    /// that sync; `None` if there is none, and so everything is accepted and acknowledged.
+    async fn sync_up_to_gaps(&self, ghost: &OwnedUserId) -> Result<Option<Synced>, EngineError> {
+        let Some(acting) = self.find_user(ghost)? else {
+            return Ok(None);
+        };
+        for _ in 0..SYNC_PAGES_MAX {
+            let synced = self.sync_once(ghost, acting.actor()).await;
+            let synced = self.or_restore_user(synced).await?;
+            if !synced.gaps.is_empty() {
+                return Ok(Some(synced));
+            }
+            if synced.is_empty {
+                self.0.last_syncs.note(ghost, synced.began);
+                break;
+            }
+        }
+        Ok(None)
+    }
+
+    pub(super) async fn or_restore_user<T>(
+        &self,
+        outcome: Result<T, EngineError>,
+    ) -> Result<T, EngineError> {
+        if let Err(error) = &outcome {
+            self.restore_missing_user(error).await;
+        }
+        outcome
+    }
+
+    /// Accepts the items of one sync, page by page, but not those behind a gap. After a crash between
+    /// two pages the earlier pages come again, and are recognised.
+    pub(super) async fn sync_once(
+        &self,
+        ghost: &OwnedUserId,
+        actor: Actor<'_>,
+    ) -> Result<Synced, EngineError> {
         let Ok(_few_at_a_time) = self.0.syncs.acquire().await else {
             return Err(EngineError::Stopping);
         };
+        let began = self.next();
         let since = self.store().get::<SyncTokens>(ghost)?;
         let since = since.as_deref();
         let sync = self
@@ -123,24 +156,28 @@ impl Engine {
         let mut sync = sync.await?;
         // The next request with the new token acknowledges the items; without items there is
         // nothing to acknowledge.
-        let mut is_empty = true;
+        let mut synced = Synced {
+            began,
+            is_empty: true,
+            ..Synced::default()
+        };
         while let Some(page) = sync.next_page().await? {
             // Items that were set aside wait to be acknowledged as well, and hide those behind
             // them.
-            is_empty &= page.to_device_count == 0;
-            self.accept_page(ghost, actor, page).await?;
+            synced.is_empty &= page.to_device_count == 0;
+            self.accept_page(ghost, page, &mut synced).await?;
         }
-        Ok(is_empty)
+        Ok(synced)
     }
 
     async fn accept_page(
         &self,
         ghost: &OwnedUserId,
-        actor: Actor<'_>,
-        page: SyncPage,
+        mut page: SyncPage,
+        synced: &mut Synced,
     ) -> Result<(), EngineError> {
-        let mut skipped: HashMap<&OwnedRoomId, usize> = HashMap::new();
-        for (room, joined) in &page.joined {
+        let mut skipped: HashMap<OwnedRoomId, usize> = HashMap::new();
+        for (room, joined) in &mut page.joined {
             if !self.store().contains::<Rooms>(room)? {
                 continue;
             }
@@ -148,21 +185,8 @@ impl Engine {
             let began = timeline.rposition(|json| gap::begins_for(ghost, json));
             match began {
                 // Events from before the ghost joined are not meant for it.
-                Some(began) => _ = skipped.insert(room, began),
-                None if joined.limited => {
-                    match self.read_gap(ghost, actor, room, joined).await {
-                        // Separately, so that only one gap at a time is in memory.
-                        Ok(gap) => self.accept_read_back(room, &gap).await?,
-                        // A room whose history is not shown must not keep the ghost from its other
-                        // items, nor its token from being stored.
-                        Err(EngineError::Matrix(error)) => {
-                            tracing::warn!(%room, %error, "a gap in a room's history could not be read");
-                            self.note_gap(DeadLetterReason::GapUnreadable, ghost, room, 0)
-                                .await?;
-                        }
-                        Err(error) => return Err(error),
-                    }
-                }
+                Some(began) => _ = skipped.insert(room.clone(), began),
+                None if joined.limited => synced.wait_for_gap(room, std::mem::take(joined)),
                 None => {}
             }
         }
@@ -184,8 +208,11 @@ impl Engine {
             for (room, state) in &page.invited {
                 self.accept_invite(ghost, room, state, &mut taken)?;
             }
-            if let Some(token) = &page.next_batch {
-                taken.batch.put::<SyncTokens>(ghost, token)?;
+            match page.next_batch {
+                // Stored once the gaps are read.
+                Some(token) if !synced.gaps.is_empty() => synced.token = Some(token),
+                Some(token) => taken.batch.put::<SyncTokens>(ghost, &token)?,
+                None => {}
             }
             taken
                 .dead_letters
@@ -199,7 +226,7 @@ impl Engine {
 
     /// Returns whether an event of a timeline was forwarded, and its arrival may be forgotten: in a
     /// quiet room a timeline goes back for months.
-    fn was_forwarded_long_ago(
+    pub(super) fn was_forwarded_long_ago(
         &self,
         room: &OwnedRoomId,
         json: &RawValue,
@@ -290,12 +317,12 @@ impl Engine {
 
     /// Returns the events between the last one that we know and the start of a limited timeline, in
     /// order.
-    async fn read_gap(
+    pub(super) async fn read_gap(
         &self,
         ghost: &OwnedUserId,
         actor: Actor<'_>,
         room: &OwnedRoomId,
-        joined: &JoinedRoom,
+        before: Option<String>,
     ) -> Result<Vec<Box<RawValue>>, EngineError> {
         let mut newest_first = Vec::new();
         let mut bytes = 0;
@@ -307,8 +334,8 @@ impl Engine {
         } else {
             GAP_PAGES
         };
-        let history = self.history(actor, room).at(joined.prev_batch.clone());
-        let mut history = history.limit(pages, PAGE_EVENTS).with_retries();
+        let history = self.history(actor, room).at(before);
+        let mut history = history.limit(pages, PAGE_EVENTS);
         'back: while let Some(page) = history.next_page().await? {
             bytes += page.iter().map(|it| it.get().len()).sum::<usize>();
             if bytes > GAP_BYTES {

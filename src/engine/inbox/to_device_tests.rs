@@ -12,7 +12,7 @@ use crate::{
         actors::actor::RoomActor,
         control_room::{Control, ControlPhase},
         messaging::send::{Outgoing, Recipients},
-        records::{ActiveRoomsByGhost, RetainedEvents, Rooms, ToDevice},
+        records::{ActiveRoomsByGhost, RetainedEvents, Rooms, SyncTokens, ToDevice},
     },
     ids::{self, Ghost},
     introduction::{MessageKind, PendingEvent, Phase},
@@ -288,9 +288,9 @@ async fn an_opening_line_with_half_an_emoji_is_a_line_and_one_beyond_us_is_not_i
     }
 }
 
-/// The machine saves a key before the room is told.
-#[tokio::test]
-async fn a_key_that_was_saved_before_a_crash_is_announced_at_the_next_start() {
+/// A message to Sam's ghost and a command to the bot wait for keys that their machines have saved: a
+/// crash came before the rooms were told.
+async fn with_keys_saved_before_a_crash() -> House {
     let house = House::new().await;
     let (machines, ghost) = (house.engine.machines(), Ghost::new(sam()));
     let line = house.alice.says(sams_room(), &[&sam()], "hello").await;
@@ -326,7 +326,33 @@ async fn a_key_that_was_saved_before_a_crash_is_announced_at_the_next_start() {
         batch.put::<RetainedEvents>(&place, &json).unwrap();
     }
     actor.room.commit(batch, []).unwrap();
+    house
+}
 
+#[tokio::test]
+async fn a_start_announces_keys_that_were_saved_before_a_crash() {
+    let house = with_keys_saved_before_a_crash().await;
+    house.engine.start().await.unwrap();
+    let waits = || {
+        let record = |room: &RoomId| house.store.get::<Rooms>(&room.to_owned()).unwrap().unwrap();
+        let (sams, bots) = (record(sams_room()), record(bots_room()));
+        let pending = sams.introductions.iter().flat_map(|it| &it.pending);
+        let command = bots.control.is_some_and(|it| !it.waiting.is_empty());
+        command || pending.clone().any(|pending| pending.unreadable)
+    };
+    let heard = async {
+        while waits() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let heard = tokio::time::timeout(10 * WAITS, heard).await;
+    heard.expect("both are read");
+    house.engine.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_key_that_was_saved_before_a_crash_is_announced_at_the_next_start() {
+    let house = with_keys_saved_before_a_crash().await;
     // As a start does, before any actor is woken.
     house.engine.announce_keys_again().unwrap();
     let mut actor = house.actor(sams_room());
@@ -350,4 +376,68 @@ async fn a_key_that_is_pushed_before_its_invite_is_there_for_the_message() {
     let body = Transaction::parse(body.to_string().as_bytes()).unwrap();
     house.engine.accept_transaction(body).await.unwrap();
     house.reads(&sam, room, &line).await;
+}
+
+#[tokio::test]
+async fn a_message_that_waits_for_its_senders_devices_keeps_no_room_from_being_forgotten() {
+    let house = House::new().await;
+    let slow = Person::unsigned(&house.fake, "@slow:hs.test", "OLD").await;
+    let event = slow.says(sams_room(), &[&sam()], "hello").await;
+    house.push(house.messages(&sam())).await;
+    house.engine.process_to_device().await;
+    let held = house.fake.hold("/keys/query", "@slow:hs.test");
+    let actor = house.actor(sams_room());
+    tokio::spawn(async move {
+        let _held_back = actor.room.decrypt(&sam(), event.get()).await;
+    });
+    held.comes().await;
+    let (machines, user) = (house.engine.machines(), sam());
+    let forgetting = machines.forget_room(&user, room_id!("!other:hs.test"));
+    let forgotten = tokio::time::timeout(WAITS, forgetting).await;
+    forgotten.expect("it waits for nobody").unwrap();
+}
+
+/// Another server can hold its part of a room's history back as long as it likes.
+#[tokio::test]
+async fn history_that_is_held_back_keeps_no_ghost_from_its_keys() {
+    let house = House::new().await;
+    let machines = house.engine.machines();
+    let mut ghosts = Vec::new();
+    for n in 0..4 {
+        let ghost = OwnedUserId::try_from(format!("@_dm_slow{n}:hs.test")).unwrap();
+        machines.provision(&ghost, "Slow").await.unwrap();
+        ghosts.push(ghost);
+    }
+    ghosts.push(sam());
+    let held = house.fake.hold("/messages", "");
+    for (n, ghost) in ghosts.iter().enumerate() {
+        let room = OwnedRoomId::try_from(format!("!far{n}:hs.test")).unwrap();
+        house.fake.add_room(&room, &[house.alice.user(), ghost]);
+        let mut batch = Batch::new();
+        batch.put::<Rooms>(&room, &Default::default()).unwrap();
+        house.store.apply(batch).unwrap();
+        let events = EventFactory::room(&room).sender(house.alice.user().as_str());
+        let newest = events.encrypted(&format!("$new{n}"));
+        house.fake.put_timeline(room.as_str(), vec![newest], true);
+        if *ghost != sam() {
+            let (engine, ghost) = (house.engine.clone(), ghost.clone());
+            tokio::spawn(async move { engine.sync_all_pending(&ghost).await });
+            held.comes().await;
+        }
+    }
+    // Sam has a gap of his own, and a message whose key only a sync brings.
+    let line = house.alice.says(sams_room(), &[&sam()], "hello").await;
+    house.reads(&sam(), sams_room(), &line).await;
+    held.comes().await;
+    assert_eq!(house.store.get::<SyncTokens>(&sam()).unwrap(), None);
+    let room = sams_room();
+    let forgetting = house.engine.forget_room(&ghosts[4], room);
+    let forgotten = tokio::time::timeout(WAITS, forgetting).await;
+    forgotten.expect("it waits for nobody").unwrap();
+    // Once the history comes, the rest is done.
+    drop(held);
+    drop(house.engine.0.gap_turns.lock(sam()).await);
+    let seen = house.engine.has_arrived("$new4".try_into().unwrap());
+    assert!(seen.unwrap());
+    assert!(house.store.get::<SyncTokens>(&sam()).unwrap().is_some());
 }

@@ -244,8 +244,7 @@ impl Room {
                     .any(|pending| pending.unreadable && !pending.done)
         });
         if missing {
-            self.engine.sync_all_pending(ghost).await?;
-            self.engine.process_to_device_of(ghost).await;
+            self.engine.fetch_keys(ghost).await?;
             self.retry_messages_with_key(ghost, Batch::new()).await?;
         }
         Ok(())

@@ -2,6 +2,7 @@
 //! been lost.
 
 pub(in crate::engine) mod lost_keys;
+pub(in crate::engine) mod lost_rooms;
 pub(in crate::engine) mod reconciler;
 pub(in crate::engine) mod restore;
 #[cfg(test)]

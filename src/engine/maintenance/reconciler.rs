@@ -95,20 +95,14 @@ impl Engine {
         pause: Duration,
     ) -> Result<(), EngineError> {
         let began = self.next();
-        let mut first = self.ghosts_at_work()?;
         let bot = &self.0.settings.bot;
-        if !first.contains(bot) {
-            first.push(bot.clone());
-        }
-        let mut others: Vec<OwnedUserId> = self.machines().ghosts()?;
-        let with_work: HashSet<&OwnedUserId> = first.iter().collect();
-        others.retain(|ghost| !with_work.contains(ghost));
-        for ghost in first.into_iter().chain(others) {
+        let round = order_of_round(self.ghosts_at_work()?, bot, self.machines().ghosts()?);
+        for ghost in round {
             if self.stopping() {
                 return Ok(());
             }
             let reconciled = match self.sync_unless_since(&ghost, began).await {
-                Ok(_) => self.leave_forgotten_rooms(&ghost).await,
+                Ok(_) => self.compare_rooms(&ghost).await,
                 Err(error) => Err(error),
             };
             if let Err(error) = reconciled {
@@ -120,20 +114,24 @@ impl Engine {
         Ok(())
     }
 
-    /// Lets a ghost leave the rooms in which it has nothing to do, whatever the reason.
-    pub(in crate::engine) async fn leave_forgotten_rooms(
+    /// Compares the rooms that one of our users is in with those in which it has something to do: tells
+    /// those that the homeserver lost, and lets a ghost leave those in which it has nothing to do,
+    /// whatever the reason.
+    pub(in crate::engine) async fn compare_rooms(
         &self,
         ghost: &OwnedUserId,
     ) -> Result<(), EngineError> {
-        if *ghost == self.0.settings.bot {
-            return Ok(());
-        }
         let acting = self.as_user(ghost)?;
+        let expected = self.rooms_expected_of(ghost)?;
         let rooms = {
             // A portal that the ghost is making is not recorded yet.
             let _nothing_is_made = self.0.creating.lock(Ghost::new(ghost.clone())).await;
             self.homeserver().joined_rooms(acting.actor()).await?
         };
+        self.note_lost_rooms(ghost, expected, &rooms).await?;
+        if *ghost == self.0.settings.bot {
+            return Ok(());
+        }
         for room in rooms {
             if self
                 .store()
@@ -210,12 +208,45 @@ impl Engine {
     }
 }
 
+/// Returns the users in the order in which a round syncs them: those with open work, the bot, the
+/// others.
+fn order_of_round(
+    mut at_work: Vec<OwnedUserId>,
+    bot: &OwnedUserId,
+    mut all: Vec<OwnedUserId>,
+) -> Vec<OwnedUserId> {
+    if !at_work.contains(bot) {
+        at_work.push(bot.clone());
+    }
+    let first: HashSet<&OwnedUserId> = at_work.iter().collect();
+    all.retain(|user| !first.contains(user));
+    at_work.extend(all);
+    at_work
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use ruma::{OwnedRoomId, owned_user_id};
 
     use super::*;
     use crate::{store::Batch, testing};
+
+    #[test]
+    fn a_round_of_many_ghosts_is_put_in_order_at_once() {
+        let bot = owned_user_id!("@_dm_.bot:hs.test");
+        let ghost = |n: u32| OwnedUserId::try_from(format!("@_dm_g{n}:hs.test")).unwrap();
+        let at_work: Vec<_> = (0..50_000).rev().map(ghost).collect();
+        let all: Vec<_> = (0..50_001).map(ghost).chain([bot.clone()]).collect();
+        let began = Instant::now();
+        let order = order_of_round(at_work.clone(), &bot, all);
+        // Compared with each other one by one they would take minutes.
+        assert!(began.elapsed() < Duration::from_secs(2));
+        assert_eq!(order.len(), 50_002);
+        assert_eq!(order[..50_000], at_work);
+        assert_eq!(order[50_000..], [bot, ghost(50_000)]);
+    }
 
     #[tokio::test]
     async fn no_number_of_rooms_hides_the_ghosts_behind_them() {

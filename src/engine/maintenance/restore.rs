@@ -74,7 +74,8 @@ pub(in crate::engine) fn prepare(store: &Store, now: Timestamp) -> Result<(), St
     store.flush_blocking()
 }
 
-fn clear<T: Table>(store: &Store) -> Result<(), StoreError> {
+/// Deletes all records of a table.
+pub(in crate::engine) fn clear<T: Table>(store: &Store) -> Result<(), StoreError> {
     clear_if::<T>(store, |_| true)
 }
 

@@ -13,7 +13,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     crypto::ready_devices,
-    engine::{Engine, EngineError, records::Stamps},
+    engine::{
+        Engine, EngineError,
+        maintenance::restore::clear,
+        records::{Stamps, SyncTokens},
+    },
     store::{Batch, Store, StoreError},
 };
 
@@ -74,6 +78,14 @@ impl StampHistory {
         let is_another = |known: &Stamp| known.number == held.number && known.mark != held.mark;
         held.number > newest.number || self.stamps.iter().any(is_another)
     }
+
+    /// Returns whether the stamp that the homeserver holds shows that its database was set back. After
+    /// a crash between the two writes it is one behind.
+    pub fn outdates(&self, held: Option<&Stamp>) -> bool {
+        let newest = self.stamps.last().map_or(0, |newest| newest.number);
+        let held = held.map_or(0, |held| held.number);
+        !self.is_restored && self.has_users && newest > held.saturating_add(1)
+    }
 }
 
 impl Engine {
@@ -127,6 +139,14 @@ impl Engine {
             .is_some_and(|held| history.is_outdated_by(held))
         {
             return Err(EngineError::StoreSetBack);
+        }
+        if history.outdates(held.as_ref()) {
+            tracing::warn!(
+                "the homeserver's database was set back; it is asked for everything anew"
+            );
+            // They may be from its future: until it has caught up, it would show nothing, and delete
+            // to-device messages unseen. Lost rooms are found by the round that follows.
+            clear::<SyncTokens>(self.store())?;
         }
         let newest = history.stamps.last().into_iter().chain(&held);
         let newest = newest.map(|stamp| stamp.number).max().unwrap_or_default();

@@ -6,7 +6,10 @@ use serde_json::Value;
 
 use super::stamp::{STAMP_TYPE, Stamp, StampHistory};
 use crate::{
-    engine::{Engine, EngineError, records::Stamps},
+    engine::{
+        Engine, EngineError,
+        records::{Stamps, SyncTokens},
+    },
     store::{Store, StoreKey, StoreOptions},
     testing::{self, FakeHomeserver, When, bot},
 };
@@ -46,6 +49,54 @@ fn only_a_stamp_that_the_store_cannot_have_had_outdates_it() {
     assert!(!restored.is_outdated_by(&stamp(7, "seven")));
     assert!(history(&[]).is_outdated_by(&stamp(1, "one")));
     assert!(!StampHistory::default().is_outdated_by(&stamp(1, "one")));
+}
+
+#[test]
+fn a_homeserver_that_lacks_more_than_the_newest_stamp_was_set_back() {
+    let known = history(&[(5, "five"), (6, "six"), (7, "seven")]);
+    for (held, is_set_back) in [
+        (Some(stamp(7, "seven")), false),
+        (Some(stamp(6, "six")), false),
+        (Some(stamp(5, "five")), true),
+        (None, true),
+    ] {
+        assert_eq!(known.outdates(held.as_ref()), is_set_back, "{held:?}");
+    }
+    // A crash came before the homeserver had the first one.
+    assert!(!history(&[(1, "one")]).outdates(None));
+    assert!(!StampHistory::default().outdates(None));
+    let restored = StampHistory {
+        is_restored: true,
+        ..known
+    };
+    assert!(!restored.outdates(None));
+}
+
+#[tokio::test]
+async fn a_homeserver_that_was_set_back_is_asked_with_no_token_of_its_future() {
+    let fake = FakeHomeserver::start().await;
+    let store = Store::in_memory();
+    for seed in 0..3 {
+        lives(&store, &fake, seed).await.unwrap();
+    }
+    let known = StampHistory::load(&store).unwrap();
+    for (back, is_kept) in [(1, true), (2, false)] {
+        let mut batch = crate::store::Batch::new();
+        batch
+            .put::<SyncTokens>(&sam(), &"s999_999".to_owned())
+            .unwrap();
+        store.apply(batch).unwrap();
+        let newest = StampHistory::load(&store).unwrap().stamps;
+        let older = &newest[newest.len() - 1 - back];
+        set_held(&fake, &Some(serde_json::to_value(older).unwrap()));
+        lives(&store, &fake, 10 + back as u64).await.unwrap();
+        assert_eq!(store.contains::<SyncTokens>(&sam()).unwrap(), is_kept);
+    }
+    assert!(known.stamps.len() >= 3);
+}
+
+fn sam() -> ruma::OwnedUserId {
+    ruma::owned_user_id!("@_dm_sam:hs.test")
 }
 
 /// The stamp that the homeserver holds.

@@ -1,13 +1,16 @@
 //! Deletes expired records of the directory, the bot, the machines and the conversations, and gives
 //! up rooms to which nobody comes.
 
+use ruma::{OwnedRoomId, UserId};
+use serde::Deserialize;
+
 use crate::{
     bot,
     engine::{
         Engine, EngineError,
-        records::{ControlRooms, InboxItem, Rooms},
+        records::{ActiveRoomsByGhost, ControlRooms, Inbox, InboxItem, RetainedEvents, Rooms},
     },
-    store::Batch,
+    store::{Batch, StoreError, prefix},
 };
 
 /// Maximum number of records that are deleted in one write.
@@ -16,7 +19,8 @@ pub(in crate::engine) const SWEPT_AT_ONCE: usize = 500;
 impl Engine {
     /// Deletes expired records.
     pub(in crate::engine) async fn sweep(&self) -> Result<(), EngineError> {
-        self.machines().sweep().await?;
+        let needed = |ghost: &UserId| self.sessions_of_waiting_events(ghost);
+        self.machines().sweep(needed).await?;
         self.forget_lost_sessions()?;
         loop {
             let mut tx = self.directory().begin().await;
@@ -27,6 +31,34 @@ impl Engine {
                 return Ok(());
             }
         }
+    }
+
+    /// Returns the group sessions that events were encrypted with which wait in a ghost's rooms.
+    fn sessions_of_waiting_events(
+        &self,
+        ghost: &UserId,
+    ) -> Result<Vec<(OwnedRoomId, String)>, StoreError> {
+        let mut sessions = Vec::new();
+        for rooms in self
+            .store()
+            .pages::<ActiveRoomsByGhost>(&prefix(&ghost.to_owned()))
+        {
+            for ((_, room), ()) in rooms? {
+                let of_room = prefix(&room);
+                for page in self.store().pages::<RetainedEvents>(&of_room) {
+                    let used = page?.into_iter().filter_map(|(_, json)| session_of(&json));
+                    sessions.extend(used.map(|session| (room.clone(), session)));
+                }
+                for page in self.store().pages::<Inbox>(&of_room) {
+                    let used = page?.into_iter().filter_map(|(_, item)| match item {
+                        InboxItem::Event(json) | InboxItem::AfterGap(json) => session_of(&json),
+                        _ => None,
+                    });
+                    sessions.extend(used.map(|session| (room.clone(), session)));
+                }
+            }
+        }
+        Ok(sessions)
     }
 
     /// Gives up the control rooms to which their people have not come.
@@ -43,4 +75,18 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// Returns the group session that an event was encrypted with.
+fn session_of(json: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Encrypted {
+        content: EncryptedContent,
+    }
+    #[derive(Deserialize)]
+    struct EncryptedContent {
+        session_id: String,
+    }
+    let event: Encrypted = serde_json::from_str(json).ok()?;
+    Some(event.content.session_id)
 }

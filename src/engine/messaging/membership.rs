@@ -97,7 +97,7 @@ impl Engine {
         room: &RoomId,
     ) -> Result<(), EngineError> {
         if self.machines().device_of(user)?.is_some()
-            && let Err(error) = self.sync_all_pending(user).await
+            && let Err(error) = self.fetch_keys(user).await
         {
             // A key that comes later is turned away on arrival.
             tracing::warn!(%user, %error, "keys on their way could not be fetched");

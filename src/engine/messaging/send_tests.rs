@@ -18,7 +18,7 @@ use crate::{
     },
     ids::{ConversationId, Ghost},
     introduction::{Effect, IntroductionNotice},
-    matrix::MatrixError,
+    matrix::{MatrixError, Transaction},
     testing::{self, EventFactory, FakeHomeserver, Person, TestClock, TestEngine},
 };
 
@@ -500,4 +500,12 @@ async fn who_left_in_a_lost_event_gets_no_further_key() {
     assert_eq!(says("two").await, (1, 1));
     actor.engine.note_possible_gap();
     assert_eq!(says("three").await, (2, 1), "Bob cannot read this one");
+    // What cannot be read may have been a leave as well.
+    fake.add_room(room(), &[&sam()]);
+    let odd = json!({"type": "m.room.member", "room_id": room(), "state_key": alice});
+    let body = json!({"events": [odd]}).to_string();
+    let body = Transaction::parse(body.as_bytes()).unwrap();
+    actor.engine.accept_transaction(body).await.unwrap();
+    let keys = fake.waiting(alice, bob.device());
+    assert_eq!(says("four").await.0, keys, "nor Alice that one");
 }

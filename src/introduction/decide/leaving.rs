@@ -17,15 +17,7 @@ impl IntroductionStep<'_> {
             }
             return self.pass_on_next();
         }
-        let unreadable = self
-            .state
-            .pending
-            .iter()
-            .filter(|pending| pending.unreadable);
-        let unreadable: Vec<_> = unreadable.map(|pending| pending.event.clone()).collect();
-        for event in unreadable {
-            self.reply(&event, IntroductionNotice::SendAgainUnreadable);
-        }
+        self.ask_for_unreadable();
         if self.state.strict() {
             return self.leave_strict();
         }
@@ -45,6 +37,30 @@ impl IntroductionStep<'_> {
         let too_early = last_message_at.is_some_and(|at| at < owner_invited_at);
         let tell = self.state.key_came || too_early;
         self.leave_telling(None, tell.then_some(IntroductionNotice::StrictSendAgain));
+    }
+
+    /// Asks once for everything that could not be read: where a key is lost, all messages of its
+    /// session are.
+    fn ask_for_unreadable(&mut self) {
+        let replied_to = &self.state.replied_to;
+        let pending = self.state.pending.iter();
+        let unreadable: Vec<_> = pending
+            .filter(|pending| pending.unreadable && !replied_to.contains(&pending.event))
+            .map(|pending| pending.event.clone())
+            .collect();
+        let Some((first, others)) = unreadable.split_first() else {
+            return;
+        };
+        let notice = if others.is_empty() {
+            IntroductionNotice::SendAgainUnreadable
+        } else {
+            IntroductionNotice::SendAgainAllUnreadable
+        };
+        self.reply(first, notice);
+        // The reply is about the others too.
+        if self.state.replied_to.contains(first) {
+            self.state.replied_to.extend_from_slice(others);
+        }
     }
 
     /// Lets the bot tell the asker that a message can no longer be passed on.

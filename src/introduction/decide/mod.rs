@@ -206,10 +206,11 @@ impl IntroductionStep<'_> {
         self.state.phase = Phase::Asking {
             until: self.now + self.rules.wait_for_answer,
         };
-        let notice = if self.state.direct {
-            IntroductionNotice::AskingFirst
-        } else {
-            IntroductionNotice::AskingFirstInGroup
+        let has_line = self.state.opening_line().is_some();
+        let notice = match (self.state.direct, has_line) {
+            (true, true) => IntroductionNotice::AskingFirst,
+            (true, false) => IntroductionNotice::AskingFirstWithoutLine,
+            (false, _) => IntroductionNotice::AskingFirstInGroup,
         };
         if self.state.strict() {
             // A strict ghost never sends a message, so the bot does.
@@ -217,7 +218,7 @@ impl IntroductionStep<'_> {
         } else {
             self.send_notice(notice);
         }
-        self.state.line_shown = self.state.opening_line().is_some();
+        self.state.line_shown = has_line;
         self.effects.push(Effect::AskOwner);
     }
 

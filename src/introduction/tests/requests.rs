@@ -93,6 +93,21 @@ fn an_owner_who_likes_to_be_asked_is_asked_before_anything_is_passed_on() {
 }
 
 #[test]
+fn nobody_is_told_that_a_message_is_shown_that_could_not_be_read() {
+    let mut play = asks_first(false);
+    play.carry_out(&view(&[]));
+    play.after(700).says(first(), MessageKind::Unreadable);
+    play.after(10_000);
+    let notice = IntroductionNotice::AskingFirstWithoutLine;
+    let done = play.carry_out(&view(&[]));
+    assert!(done.contains(&Effect::SendNotice { notice }), "{done:?}");
+    assert!(done.contains(&Effect::AskOwner));
+    // The first one that can be is shown.
+    play.says(second(), MessageKind::Line);
+    assert_eq!(play.effects, [Effect::ShowLine]);
+}
+
+#[test]
 fn declined_run_out_and_unaskable_requests_end_in_the_words_of_every_refusal() {
     let week = 7 * 24 * 60 * 60 * 1000;
     let inputs: [fn(&mut Play) -> &mut Play; 4] = [

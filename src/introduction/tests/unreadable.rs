@@ -103,6 +103,25 @@ fn a_last_look_that_fails_costs_no_answer_about_what_was_heard_before() {
     assert_eq!(last(Refusal::Forbidden), (vec![], false));
 }
 
+#[test]
+fn several_messages_whose_key_is_lost_are_asked_for_once() {
+    let mut play = Play::admitted();
+    play.carry_out(&view(&[]));
+    play.says(first(), MessageKind::Unreadable)
+        .says(second(), MessageKind::Unreadable)
+        .says(third(), MessageKind::Unreadable);
+    play.after(5_100);
+    let mut done = play.carry_out(&view(&[]));
+    play.after(3_100);
+    done.extend(play.carry_out(&view(&[])));
+    assert_eq!(*play.phase(), Phase::Over);
+    assert_eq!(asks(&done), [IntroductionNotice::SendAgainAllUnreadable]);
+    assert!(done.contains(&Effect::SendReply {
+        to: first(),
+        notice: IntroductionNotice::SendAgainAllUnreadable,
+    }));
+}
+
 /// The notices that these effects send.
 fn asks(effects: &[Effect]) -> Vec<IntroductionNotice> {
     let notices = effects.iter().filter_map(|effect| match effect {

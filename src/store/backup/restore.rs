@@ -237,6 +237,7 @@ mod tests {
     use assert_matches::assert_matches;
 
     use super::*;
+    use crate::store::files::SYNCED_TREES;
 
     struct Names;
     impl Table for Names {
@@ -318,6 +319,16 @@ mod tests {
         let aside = replaced.aside.unwrap();
         assert!(aside.join("shred.keys").exists());
         assert_eq!(names_in(&aside, &key), ["old"]);
+    }
+
+    #[test]
+    fn a_restored_store_is_on_disk_before_it_is_put_in_its_place() {
+        let key = StoreKey::random().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data");
+        SYNCED_TREES.take();
+        put_back(&backup_of(&["sam"], &key), &path, &key, None).unwrap();
+        assert_eq!(SYNCED_TREES.take(), [path.join(STAGING)]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::{
     os::unix::fs::{FileExt, PermissionsExt},
-    sync::atomic::Ordering::SeqCst,
+    sync::{Arc, atomic::Ordering::SeqCst},
 };
 
 use assert_matches::assert_matches;
@@ -11,12 +11,16 @@ use matrix_sdk_crypto::{olm::Session, vodozemac::Curve25519PublicKey};
 
 use super::{
     super::{
-        GhostStoreError,
-        record::{INBOUND, OLM},
+        GhostStoreError, RoomKeyFate, RoomKeyFilter,
+        record::{INBOUND, OLM, PARKED},
     },
     *,
 };
-use crate::store::{Batch, StoreError, raw};
+use crate::{
+    clock::Timestamp,
+    store::{Batch, StoreError, raw},
+    testing::TestClock,
+};
 
 #[tokio::test]
 async fn after_forgetting_a_room_old_copies_of_the_database_do_not_open() {
@@ -94,6 +98,50 @@ async fn after_forgetting_a_room_old_copies_of_the_database_do_not_open() {
     );
     // And what was under no key of its own is readable, so this test does not pass by accident.
     assert_eq!(ghost.get_user_devices(sam()).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_key_that_was_parked_before_its_room_was_expected_is_destroyed_with_the_others() {
+    let house = House::new();
+    let (store, all) = house.open();
+    let ghost = all.ghost(sam()).unwrap();
+    settle(&ghost, sam()).await;
+    ghost.set_room_key_filter(RoomKeyFilter {
+        judge: Arc::new(|_: &RoomId| RoomKeyFate::Park),
+        clock: Arc::new(TestClock::at(1000)),
+    });
+    let phone = Account::with_device_id(kim(), device_id!("PHONE"));
+    let (_, key) = phone.create_group_session_pair_with_defaults(room()).await;
+    let changes = Changes {
+        inbound_group_sessions: vec![key],
+        ..Default::default()
+    };
+    ghost.save_changes(changes).await.unwrap();
+    store.flush().await.unwrap();
+    let old = house.folder.path().join("old");
+    copy_folder(&house.path(), &old);
+    let parked = |ghost: &GhostStore| {
+        let records = &ghost.ghost.records;
+        let parked = records.list(PARKED, &records.keys.of(PARKED, &[]));
+        parked.map(|all| all.len())
+    };
+    assert_eq!(parked(&ghost).unwrap(), 1);
+    let admitted = ghost.admit_parked_keys(room(), Timestamp(1000));
+    admitted.await.unwrap();
+    assert_eq!(parked(&ghost).unwrap(), 0);
+    ghost.forget_room(room()).await.unwrap();
+    store.shut_down().await.unwrap();
+    drop((store, all, ghost));
+
+    let with_old_keys = house.folder.path().join("with-old-keys");
+    copy_folder(&old, &with_old_keys);
+    let (_store, all) = house.open_at(&with_old_keys);
+    let ghost = all.existing(sam()).unwrap().unwrap();
+    assert_eq!(parked(&ghost).unwrap(), 1, "the copy does hold it");
+    std::fs::copy(house.path().join("shred.keys"), old.join("shred.keys")).unwrap();
+    let (_store, all) = house.open_at(&old);
+    let ghost = all.existing(sam()).unwrap().unwrap();
+    assert_matches!(parked(&ghost), Err(GhostStoreError::Unseal { .. }));
 }
 
 #[tokio::test]

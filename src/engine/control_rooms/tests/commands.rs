@@ -357,3 +357,54 @@ async fn the_bot_says_why_it_leaves_a_room_that_it_could_not_look_at() {
     };
     assert_eq!(reason.as_deref(), Some(crate::bot::texts::NO_ANSWER));
 }
+
+#[tokio::test]
+async fn a_command_that_is_deleted_while_its_key_is_missing_does_not_run() {
+    for is_deleted in [false, true] {
+        let house = House::new().await;
+        let room = owned_room_id!("!control:hs.test");
+        let mut actor = house.control_room(&room);
+        house
+            .engine
+            .machines()
+            .expect_room(&bot(), &room)
+            .await
+            .unwrap();
+        let sam = Person::new(&house.fake, samuel().as_str()).await;
+        let bot = bot();
+        let command = sam.says(&room, &[&bot], "handles").await;
+        let device = house.engine.machines().device_of(&bot).unwrap().unwrap();
+        let key = house.fake.take_incoming(&bot, &device);
+        let arrived = InboxItem::Event(command.get().to_owned());
+        let next = house.engine.next();
+        actor.room.dispatch(next, arrived).await.unwrap();
+        let waits = |actor: &RoomActor| {
+            !actor
+                .room
+                .record
+                .control
+                .as_ref()
+                .unwrap()
+                .waiting
+                .is_empty()
+        };
+        assert!(waits(&actor));
+        if is_deleted {
+            let parsed: Value = serde_json::from_str(command.get()).unwrap();
+            let of = &parsed["event_id"];
+            let events = EventFactory::room(&room).sender(samuel().as_str());
+            let mut deleted = events.event("m.room.redaction", "$gone", json!({"redacts": of}));
+            deleted["redacts"] = of.clone();
+            let arrived = InboxItem::Event(deleted.to_string());
+            let next = house.engine.next();
+            actor.room.dispatch(next, arrived).await.unwrap();
+            assert!(!waits(&actor));
+        }
+        let received = house.engine.machines().receive(&bot, key).await.unwrap();
+        assert_eq!(received.0.len(), 1);
+        let arrived = InboxItem::RoomKeyArrived { user: bot.clone() };
+        let next = house.engine.next();
+        actor.room.dispatch(next, arrived).await.unwrap();
+        assert_eq!(house.due(&room).is_empty(), is_deleted);
+    }
+}

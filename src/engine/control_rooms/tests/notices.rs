@@ -207,3 +207,19 @@ async fn a_notice_is_not_lost_with_the_room_that_it_was_meant_for() {
         .scan::<PendingNotices>(&prefix(&samuel()), None, 10);
     assert_eq!(pending.unwrap().len(), 1);
 }
+
+#[tokio::test]
+async fn a_control_room_that_the_homeserver_has_lost_is_replaced_when_there_is_news() {
+    let house = House::new().await;
+    let room = owned_room_id!("!control:hs.test");
+    let mut actor = house.control_room(&room);
+    house.engine.compare_rooms(&bot()).await.unwrap();
+    steps(&mut actor).await;
+    assert!(house.store.contains::<ControlRooms>(&samuel()).unwrap());
+    house.fake.with(|server| server.rooms.remove(room.as_str()));
+    house.engine.compare_rooms(&bot()).await.unwrap();
+    house.engine.mark_durable(house.engine.next());
+    steps(&mut actor).await;
+    let now = house.store.get::<ControlRooms>(&samuel()).unwrap();
+    assert_ne!(now, Some(room));
+}

@@ -306,3 +306,29 @@ async fn nothing_waits_for_an_origin_that_everybody_has_left() {
     let text = not_delivered(&left).to_owned();
     assert_eq!(it.notices(&portal()), [Notice::NotForwarded { text }]);
 }
+
+/// The room was purged, or the homeserver's database set back to before it was made.
+#[tokio::test]
+async fn the_other_side_is_told_when_the_homeserver_has_lost_the_origin() {
+    let mut it = Talk::provisioned().await;
+    let members: [&ruma::UserId; 2] = [&testing::alice(), &sam()];
+    it.fake.add_room(&origin(), &members);
+    it.engine.compare_rooms(&sam()).await.unwrap();
+    let arrived = || {
+        it.store
+            .scan::<Inbox>(&prefix(&origin()), None, 10)
+            .unwrap()
+    };
+    assert!(arrived().is_empty(), "the ghost is there");
+    it.fake
+        .with(|server| server.rooms.remove(origin().as_str()));
+    it.engine.compare_rooms(&sam()).await.unwrap();
+    let lost = arrived();
+    assert_eq!(lost.len(), 1);
+    for ((_, number), item) in lost {
+        it.actor.room.dispatch(number, item).await.unwrap();
+    }
+    let known = it.store.get::<Conversations>(&id()).unwrap().unwrap();
+    assert!(known.ended);
+    assert_eq!(it.notices(&portal()).len(), 1);
+}
