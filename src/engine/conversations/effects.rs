@@ -128,8 +128,7 @@ impl Room {
                     sender: *sender,
                     target: *target,
                 };
-                self.redact_copy(conversation, event, of, &route).await?;
-                Ok(Vec::new())
+                self.redact_copy(conversation, event, of, &route).await
             }
             Effect::RedactCopiesOf { person, target } => {
                 self.redact_copies_of(conversation, *person, *target)

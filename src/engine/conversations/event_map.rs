@@ -59,6 +59,34 @@ impl EventMap<'_> {
         );
         self.store.get::<EventCopies>(&key)
     }
+
+    /// Returns the other room's copy of an event of this room, or of the one that this event is a
+    /// copy of.
+    pub(in crate::engine) fn copy_of_original(
+        &self,
+        event: &EventId,
+    ) -> Result<Option<Copy>, StoreError> {
+        let original = self.original(event)?;
+        let key = (original.room, original.event, self.target.to_owned());
+        self.store.get::<EventCopies>(&key)
+    }
+
+    /// Returns the event of the other room that this one is a copy of, and the index of its author.
+    pub(in crate::engine) fn original_there(
+        &self,
+        event: &EventId,
+    ) -> Result<Option<(OwnedEventId, usize)>, StoreError> {
+        let Some(original) = self.find(event)? else {
+            return Ok(None);
+        };
+        let back = EventMap {
+            store: self.store,
+            source: self.target,
+            target: self.source,
+        };
+        let copy = back.copy(&original)?.filter(|copy| copy.event == *event);
+        Ok(copy.and_then(|copy| Some((original, usize::try_from(copy.by).ok()?))))
+    }
 }
 
 impl EventMapping for EventMap<'_> {

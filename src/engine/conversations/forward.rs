@@ -278,40 +278,73 @@ impl Room {
         }
     }
 
+    /// Redacts the copy of an event in another room. What a masked person has said is in the origin
+    /// as a copy itself; who redacts it there as a moderator means the copies in all portals.
     pub(in crate::engine) async fn redact_copy(
         &self,
         conversation: &Conversation,
         redaction: &OwnedEventId,
         of: &OwnedEventId,
         route: &Route,
-    ) -> Result<(), EngineError> {
+    ) -> Result<Vec<Input>, EngineError> {
         let there = self.other_room(conversation, route.target)?;
         let map = EventMap {
             store: self.engine.store(),
             source: &self.id,
             target: &there,
         };
+        let moderates = route.source == RoomRole::Origin && !conversation.direct;
         // A person who redacts somebody else's message in their own portal does not remove the
         // original.
-        let Some(copy) = map.copy(of)? else {
-            return Ok(());
+        let copy = if moderates {
+            map.copy_of_original(of)?
+        } else {
+            map.copy(of)?
+        };
+        let Some(copy) = copy else {
+            if !moderates {
+                return Ok(Vec::new());
+            }
+            let input = self.redacted_on_its_way(conversation, redaction, of, route.target)?;
+            return Ok(Vec::from_iter(input));
         };
         let by = usize::try_from(copy.by).unwrap_or(usize::MAX);
-        let moderates = route.source == RoomRole::Origin && !conversation.direct;
-        if by != route.sender && !moderates {
-            return Ok(());
+        if by == route.sender || moderates {
+            self.redact_as_anybody(conversation, by, route.target, &there, (of, &copy))
+                .await?;
         }
-        let Some(author) = conversation.people.get(by) else {
-            return Ok(());
-        };
-        let acting = self.engine.as_user(&author.ghost)?;
-        let cause = redaction.as_str();
-        let transaction = transaction_id(&author.ghost, &there, "carry-take-back", cause);
-        let homeserver = self.engine.homeserver();
-        homeserver
-            .redact(acting.actor(), &there, &copy.event, None, transaction)
-            .await?;
-        Ok(())
+        Ok(Vec::new())
+    }
+
+    /// Returns the input for an event of this room that was redacted here, and is the copy of one
+    /// that is not in the target yet.
+    fn redacted_on_its_way(
+        &self,
+        conversation: &Conversation,
+        redaction: &OwnedEventId,
+        of: &OwnedEventId,
+        target: RoomRole,
+    ) -> Result<Option<Input>, EngineError> {
+        for role in conversation.targets_of(RoomRole::Origin) {
+            let Some(room) = conversation.room(role).filter(|_| role != target) else {
+                continue;
+            };
+            let map = EventMap {
+                store: self.engine.store(),
+                source: &self.id,
+                target: room,
+            };
+            if let Some((original, person)) = map.original_there(of)? {
+                return Ok(Some(Input::RedactedOnItsWay {
+                    role,
+                    person,
+                    event: redaction.clone(),
+                    of: original,
+                    target,
+                }));
+            }
+        }
+        Ok(None)
     }
 }
 

@@ -52,7 +52,10 @@ impl Room {
         let waiting = &self.waiting_redactions;
         let arrived = self.engine.durable_until();
         waiting.update(self.engine.store(), &self.id, arrived)?;
-        Ok(deleted.any(|of| waiting.has(of, may_redact)))
+        Ok(
+            waiting.removes(route.sender, route.target, self.current_effect)
+                || deleted.any(|of| waiting.has(of, may_redact)),
+        )
     }
 }
 
