@@ -56,6 +56,9 @@ pub(super) struct Room {
     /// The number up to which effects may have been sent already, without it being known: those from
     /// before a restart or decided again after it, and one whose answer did not come.
     pub maybe_sent_until: u64,
+    /// The effect whose request to send an event had no answer: the homeserver may still be busy
+    /// with it.
+    pub unanswered: Option<u64>,
     /// The effect that waits for other rooms' outboxes, and the highest number that it waits for.
     pub behind: Option<(u64, u64)>,
     /// Upper bound of the numbers of inbox items that arrived before the history was last read up
@@ -151,6 +154,7 @@ impl Room {
             id,
             record,
             maybe_sent_until,
+            unanswered: None,
             failures: 0,
             failing: None,
             time_left: None,

@@ -23,6 +23,7 @@ use crate::{
     },
     ids::{Ghost, Person},
     introduction::Refusal,
+    matrix::MatrixError,
     relay::{self, Context, Masking, TranslateError},
     store::{Batch, prefix},
 };
@@ -66,7 +67,8 @@ impl Room {
         batch: &mut Batch,
     ) -> Result<(bool, Vec<Input>), EngineError> {
         let engine = self.engine.clone();
-        if self.was_redacted(conversation, event, None, route)? {
+        let ended = self.ends_by_deletion(conversation, event, None, route, batch);
+        if ended.await? {
             return Ok((false, Vec::new()));
         }
         let kept = engine
@@ -85,11 +87,12 @@ impl Room {
         };
         let sender = &conversation.people[route.sender];
         let there = self.target_room(conversation, route.target).await?;
-        let (kind, content) = self
+        let (kind, mut content) = self
             .read_here(conversation, route.source, &parsed, json, batch)
             .await?;
         // Its key may have been waited for.
-        if self.was_redacted(conversation, event, Some(&content), route)? {
+        let ended = self.ends_by_deletion(conversation, event, Some(&content), route, batch);
+        if ended.await? {
             return Ok((false, Vec::new()));
         }
         let aliases = aliases(conversation, route.source, route.target);
@@ -130,9 +133,16 @@ impl Room {
         {
             return Err(EngineError::TargetOnItsWay);
         }
-        let mut content = translated.content;
+        let original = std::mem::replace(&mut content, translated.content);
         let media = &translated.media_to_reupload;
-        self.reupload(event, sender, media, &mut content).await?;
+        if !media.is_empty() {
+            self.reupload(event, sender, media, &mut content).await?;
+            // That may have taken long.
+            let ended = self.ends_by_deletion(conversation, event, Some(&original), route, batch);
+            if ended.await? {
+                return Ok((false, Vec::new()));
+            }
+        }
         let waited = engine
             .now()
             .since(self.arrived_at(event, &translated.event_type)?);
@@ -148,17 +158,10 @@ impl Room {
         let sent = self
             .send_forwarded(conversation, sender, route, &outgoing)
             .await;
-        if !matches!(sent, Ok(_) | Err(EngineError::Encrypt(_))) {
-            self.maybe_sent_until = self.maybe_sent_until.max(self.current_effect);
+        if let Err(error) = &sent {
+            self.note_failed_send(error);
         }
-        let sent = sent?;
-        note(
-            batch,
-            (&self.id, event),
-            (&there, &sent),
-            route.sender,
-            engine.now(),
-        )?;
+        self.note_forwarded(event, &there, &sent?, route, batch)?;
         let remarks = translated.remarks.iter();
         let mut inputs: Vec<Input> = remarks.map(|remark| said(remark.notice_text())).collect();
         if hide_addresses {
@@ -166,6 +169,36 @@ impl Room {
             inputs.extend(self.watch_call(conversation, event, route, kind, &content));
         }
         Ok((true, inputs))
+    }
+
+    /// Notes that the current effect may have sent its event all the same.
+    fn note_failed_send(&mut self, error: &EngineError) {
+        if matches!(error, EngineError::Encrypt(_)) {
+            return;
+        }
+        self.maybe_sent_until = self.maybe_sent_until.max(self.current_effect);
+        if let EngineError::Matrix(MatrixError::TimedOut | MatrixError::Unreachable(_)) = error {
+            self.unanswered = Some(self.current_effect);
+        }
+    }
+
+    /// Stages that an event is in its target now.
+    pub(in crate::engine) fn note_forwarded(
+        &self,
+        event: &OwnedEventId,
+        there: &OwnedRoomId,
+        sent: &OwnedEventId,
+        route: &Route,
+        batch: &mut Batch,
+    ) -> Result<(), EngineError> {
+        let (source, target) = ((&self.id, event), (there, sent));
+        Ok(note(
+            batch,
+            source,
+            target,
+            route.sender,
+            self.engine.now(),
+        )?)
     }
 
     /// Sends a translated event to its room, encrypted if the original was.
