@@ -51,6 +51,9 @@ pub enum EngineError {
     /// Another room of the conversation does not exist yet.
     #[error("the other room of the conversation is not there yet")]
     NotThereYet,
+    /// A file was not to be had in time, and is not waited for any longer.
+    #[error("the file could not be fetched in time")]
+    FileUnavailable,
     /// The homeserver holds a stamp that the store does not know.
     #[error(
         "the homeserver knows a newer state of the data folder: an older copy of the folder or an \
@@ -85,6 +88,7 @@ impl EngineError {
             | Self::Directory(_)
             | Self::Refused(_)
             | Self::Record(_)
+            | Self::FileUnavailable
             | Self::StoreSetBack => Fate::Final,
         }
     }

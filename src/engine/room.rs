@@ -26,6 +26,7 @@ use crate::{
     },
     ids::Ghost,
     introduction::{Introduction, Phase},
+    matrix::{MEDIA_BEGINS_WITHIN, MatrixError},
     store::Batch,
 };
 
@@ -79,13 +80,49 @@ pub(super) struct Room {
 }
 
 /// The files of the event that is being forwarded. A message may be retried for days, and goes to
-/// several portals: each of its files is fetched once.
+/// several portals: each of its files is fetched once, or given up once.
 #[derive(Default)]
 pub(super) struct UploadedMedia {
     /// The event.
     pub event: Option<OwnedEventId>,
     /// The new addresses by the old ones; `None` for what the event goes without.
     pub addresses: HashMap<String, Option<String>>,
+    /// How much longer what is behind the event waits for its files to begin.
+    pub wait_left: Duration,
+    /// Since when one of the files cannot be had.
+    pub failing_since: Option<Timestamp>,
+    /// The file that the homeserver did not find.
+    pub not_found: Option<String>,
+    /// Why the event goes nowhere.
+    pub failure: Option<FileFailure>,
+}
+
+impl UploadedMedia {
+    pub(super) fn of(event: OwnedEventId) -> Self {
+        Self {
+            event: Some(event),
+            wait_left: MEDIA_BEGINS_WITHIN,
+            ..Self::default()
+        }
+    }
+}
+
+/// Why a file is not passed on, nor the event that is nothing without it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum FileFailure {
+    /// It could not be had.
+    Unavailable,
+    /// It is larger than the limit in bytes, if that is known.
+    TooLarge { limit: Option<u64> },
+}
+
+impl From<FileFailure> for EngineError {
+    fn from(failure: FileFailure) -> Self {
+        match failure {
+            FileFailure::Unavailable => Self::FileUnavailable,
+            FileFailure::TooLarge { limit } => MatrixError::MediaTooLarge { limit }.into(),
+        }
+    }
 }
 
 /// The newest message of a room that has reached the others, for a delivery receipt.
