@@ -72,7 +72,7 @@ impl Homeserver {
         content_type: Option<&str>,
         limits: &mut FileLimits,
     ) -> Result<OwnedMxcUri, MatrixError> {
-        let own = self.upload_bytes_max(who).await;
+        let own = self.upload_bytes_max(who).await?;
         let limit = own.map_or(limits.bytes_max, |own| own.min(limits.bytes_max));
         let within = |length: u64| match length <= limit {
             true => Ok(length),
@@ -134,7 +134,10 @@ impl Homeserver {
             Err(error) if error.errcode() == Some("M_TOO_LARGE") => {
                 Err(MatrixError::MediaTooLarge { limit })
             }
-            Err(error) => Err(self.why_unavailable(error).await),
+            Err(error) => match self.explain(who, error).await {
+                error if error.missing_user().is_some() => Err(error),
+                error => Err(self.why_unavailable(error).await),
+            },
         }
     }
 
@@ -196,24 +199,25 @@ impl Homeserver {
             }
             // A proxy with a limit of its own may break the connection.
             Err(MatrixError::Unreachable(cause)) if !cause.is_connect() => Err(UNAVAILABLE),
-            Err(error) => Err(error),
+            Err(error) => Err(self.explain(who, error).await),
         }
     }
 
     /// Returns the homeserver's limit of the size of a file, if it has one and says so.
-    async fn upload_bytes_max(&self, who: Actor<'_>) -> Option<u64> {
+    async fn upload_bytes_max(&self, who: Actor<'_>) -> Result<Option<u64>, MatrixError> {
         let known = *self.known_limit();
         if let Some(known) = known.filter(|known| known.asked.elapsed() < LIMIT_HOLDS_FOR) {
-            return known.bytes;
+            return Ok(known.bytes);
         }
         let bytes = match self.send(who, get_media_config::v1::Request::new()).await {
             Ok(answer) => Some(answer.upload_size.into()),
-            Err(error) if error.is_temporary() => return known.and_then(|known| known.bytes),
+            Err(error) if error.missing_user().is_some() => return Err(error),
+            Err(error) if error.is_temporary() => return Ok(known.and_then(|known| known.bytes)),
             Err(_) => None,
         };
         let asked = Instant::now();
         *self.known_limit() = Some(UploadLimit { asked, bytes });
-        bytes
+        Ok(bytes)
     }
 
     fn known_limit(&self) -> MutexGuard<'_, Option<UploadLimit>> {

@@ -122,7 +122,11 @@ impl Room {
             Ok((
                 Err(
                     error @ (EngineError::Stopping
-                    | EngineError::Matrix(MatrixError::Unreachable(_))),
+                    | EngineError::Matrix(
+                        MatrixError::Unreachable(_)
+                        | MatrixError::NoSuchUser { .. }
+                        | MatrixError::NoSuchDevice { .. },
+                    )),
                 ),
                 _,
             )) => Err(error),

@@ -271,6 +271,26 @@ async fn a_file_that_was_given_up_is_not_fetched_for_the_next_room_of_a_group() 
     assert!(told.len() == 2 && told[0] == told[1], "{told:?}");
 }
 
+/// A ghost whose device was deleted on the homeserver is made again by a text; so it is by a file.
+#[tokio::test]
+async fn a_file_waits_for_a_ghost_that_the_homeserver_lost() {
+    let mut it = begun().await;
+    it.put_media("video", vec![7; 100]);
+    let shown = user_id!("@_dm_.palice:hs.test");
+    // First it is asked for its limit, and later for the file.
+    for (n, id) in ["$one", "$two"].into_iter().enumerate() {
+        it.fake.with(|server| {
+            let account = server.accounts.get_mut(shown.as_str()).unwrap();
+            account.devices.clear();
+        });
+        let number = it.says(id, "m.room.message", video());
+        assert!(!it.tries(number).await);
+        assert!(it.tries(number).await);
+        assert_eq!(it.arrived().len(), n + 1, "{:?}", it.told());
+        it.clock.advance(Duration::from_secs(120));
+    }
+}
+
 #[tokio::test]
 async fn a_file_that_is_still_being_uploaded_is_waited_for() {
     let mut it = begun().await;
