@@ -85,6 +85,20 @@ pub enum Input {
         /// The messages that were sent there before, in order.
         earlier: Vec<OwnedEventId>,
     },
+    /// A moderator redacted, in the origin, what a masked person has said, before it was in another
+    /// room.
+    RedactedOnItsWay {
+        /// The room that the event comes from.
+        role: RoomRole,
+        /// The person who sent it.
+        person: usize,
+        /// The redaction.
+        event: OwnedEventId,
+        /// The redacted event, in the room that it comes from.
+        of: OwnedEventId,
+        /// The room in which there is no copy yet.
+        target: RoomRole,
+    },
     /// An event was not forwarded, or not completely.
     NotForwarded {
         /// The room where it was sent.

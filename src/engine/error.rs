@@ -57,6 +57,9 @@ pub enum EngineError {
     /// The homeserver fails at everything, and so also at this.
     #[error("the homeserver is down: {0}")]
     HomeserverDown(#[source] Box<EngineError>),
+    /// A file was not to be had in time, and is not waited for any longer.
+    #[error("the file could not be fetched in time")]
+    FileUnavailable,
     /// The homeserver holds a stamp that the store does not know.
     #[error(
         "the homeserver knows a newer state of the data folder: an older copy of the folder or an \
@@ -92,6 +95,7 @@ impl EngineError {
             | Self::Directory(_)
             | Self::Refused(_)
             | Self::Record(_)
+            | Self::FileUnavailable
             | Self::StoreSetBack => Fate::Final,
         }
     }

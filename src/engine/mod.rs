@@ -266,6 +266,7 @@ struct Inner {
     /// Notified when a room of a conversation was left.
     room_left: Notify,
     room_states: messaging::room_cache::RoomStateCache,
+    failing_media: messaging::failing_media::FailingMedia,
     /// The calls that are being made, to see whether they have relays.
     calls: std::sync::Mutex<CallWatch>,
     /// Who is beginning new Olm sessions with whom.
@@ -332,6 +333,7 @@ impl Engine {
             portal_locks: KeyedLocks::default(),
             room_left: Notify::new(),
             room_states: messaging::room_cache::RoomStateCache::default(),
+            failing_media: messaging::failing_media::FailingMedia::default(),
             calls: std::sync::Mutex::default(),
             renewals: std::sync::Mutex::default(),
             typing: conversations::typing::TypingStates::default(),

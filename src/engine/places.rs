@@ -14,7 +14,7 @@
 //! The inviter decides which server has to be asked: room ids can be made up, and name no server
 //! from room version 12 on.
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use ruma::{MxcUri, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
 use serde_json::json;
@@ -23,7 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::{
     engine::{Engine, EngineError, keyed::Keyed},
     ids::{Person, host_of},
-    matrix::{MEDIA_BEGINS_WITHIN, MatrixError},
+    matrix::MatrixError,
 };
 
 /// Maximum number of places that rooms of one other server hold.
@@ -117,12 +117,16 @@ impl Engine {
         self.unless_stopping(place).await
     }
 
-    /// Waits for a place for the transfer of a file, as long as for its first byte.
-    pub(super) async fn place_for_media(&self, uri: &MxcUri) -> Result<Place, EngineError> {
+    /// Waits for a place for the transfer of a file.
+    pub(super) async fn place_for_media(
+        &self,
+        uri: &MxcUri,
+        within: Duration,
+    ) -> Result<Place, EngineError> {
         let server = uri.server_name();
         let server = server.map_err(|error| MatrixError::Request(error.to_string()))?;
         let place = self.unless_stopping(self.0.places.media.acquire(server));
-        let place = tokio::time::timeout(MEDIA_BEGINS_WITHIN, place).await;
+        let place = tokio::time::timeout(within, place).await;
         place.unwrap_or(Err(
             MatrixError::MediaUnavailable { retry_after: None }.into()
         ))

@@ -41,7 +41,7 @@ use crate::{
         room::Room,
     },
     introduction::{self, Rules},
-    matrix::{Fate, MatrixError},
+    matrix::{Fate, MEDIA_BEGINS_WITHIN, MatrixError},
 };
 
 /// The first pause after a failure; it doubles with each further one.
@@ -60,8 +60,6 @@ pub(in crate::engine) const OUTAGE: Duration = Duration::from_secs(60 * 60);
 const OPTIONAL: Duration = Duration::from_secs(30);
 /// How long a step is tried that later steps depend on.
 const NEEDED: Duration = Duration::from_secs(10 * 60);
-/// How long a file is tried to be fetched from the server that has it.
-const MEDIA: Duration = Duration::from_secs(60);
 /// How long an owner's invite is tried while our own homeserver fails at it alone.
 const HICCUP: Duration = Duration::from_secs(5);
 /// How long all messages of a server together are tried while it does not say which devices their
@@ -202,7 +200,9 @@ impl Retry {
                     Self::DespiteRefusalFor(rules.wait_for_owner)
                 }
                 // A server that keeps its files back must not hold up other messages.
-                EngineError::Matrix(MatrixError::MediaUnavailable { .. }) => Self::For(MEDIA),
+                EngineError::Matrix(
+                    MatrixError::MediaUnavailable { .. } | MatrixError::MediaMissing,
+                ) => Self::For(MEDIA_BEGINS_WITHIN),
                 _ => Self::For(NEEDED),
             },
             Effect::FollowUpgrade { .. } if error.is_of_own_homeserver() => Self::For(NEEDED),

@@ -27,6 +27,7 @@ use crate::{
     },
     ids::Ghost,
     introduction::{Introduction, Phase},
+    matrix::{MEDIA_BEGINS_WITHIN, MatrixError},
     store::Batch,
 };
 
@@ -62,6 +63,9 @@ pub(super) struct Room {
     /// The number up to which effects may have been sent already, without it being known: those from
     /// before a restart or decided again after it, and one whose answer did not come.
     pub maybe_sent_until: u64,
+    /// The effect whose request to send an event had no answer: the homeserver may still be busy
+    /// with it.
+    pub unanswered: Option<u64>,
     /// The effect that waits for other rooms' outboxes, and the highest number that it waits for.
     pub behind: Option<(u64, u64)>,
     /// Upper bound of the numbers of inbox items that arrived before the history was last read up
@@ -84,13 +88,49 @@ pub(super) struct Room {
 }
 
 /// The files of the event that is being forwarded. A message may be retried for days, and goes to
-/// several portals: each of its files is fetched once.
+/// several portals: each of its files is fetched once, or given up once.
 #[derive(Default)]
 pub(super) struct UploadedMedia {
     /// The event.
     pub event: Option<OwnedEventId>,
     /// The new addresses by the old ones; `None` for what the event goes without.
     pub addresses: HashMap<String, Option<String>>,
+    /// How much longer what is behind the event waits for its files to begin.
+    pub wait_left: Duration,
+    /// Since when one of the files cannot be had.
+    pub failing_since: Option<Timestamp>,
+    /// The file that the homeserver did not find.
+    pub not_found: Option<String>,
+    /// Why the event goes nowhere.
+    pub failure: Option<FileFailure>,
+}
+
+impl UploadedMedia {
+    pub(super) fn of(event: OwnedEventId) -> Self {
+        Self {
+            event: Some(event),
+            wait_left: MEDIA_BEGINS_WITHIN,
+            ..Self::default()
+        }
+    }
+}
+
+/// Why a file is not passed on, nor the event that is nothing without it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum FileFailure {
+    /// It could not be had.
+    Unavailable,
+    /// It is larger than the limit in bytes, if that is known.
+    TooLarge { limit: Option<u64> },
+}
+
+impl From<FileFailure> for EngineError {
+    fn from(failure: FileFailure) -> Self {
+        match failure {
+            FileFailure::Unavailable => Self::FileUnavailable,
+            FileFailure::TooLarge { limit } => MatrixError::MediaTooLarge { limit }.into(),
+        }
+    }
 }
 
 /// The newest message of a room that has reached the others, for a delivery receipt.
@@ -159,6 +199,7 @@ impl Room {
             id,
             record,
             maybe_sent_until,
+            unanswered: None,
             failures: 0,
             failing: None,
             lanes: Lanes::default(),

@@ -9,7 +9,7 @@ use std::{
 use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedUserId};
 
 use crate::{
-    conversation::Effect,
+    conversation::{Effect, RoomRole},
     engine::{
         event::RoomEvent,
         records::{Inbox, InboxItem, Outbox, QueuedEffect},
@@ -35,6 +35,8 @@ struct DeletedEvents {
     inbox: u64,
     /// Who deletes an event.
     by: HashMap<OwnedEventId, Vec<By>>,
+    /// The people all of whose messages are deleted in a room, and the last effect that does it.
+    removed: HashMap<(usize, RoomRole), u64>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -64,12 +66,15 @@ impl DeletedEvents {
     ) -> Result<(), StoreError> {
         each_after::<Outbox>(store, room, self.outbox, |number, due| {
             self.outbox = number;
-            if let QueuedEffect::Conversation {
-                effect: Effect::RedactCopy { of, sender, .. },
-                ..
-            } = due.what
-            {
-                self.add(of, By::Person(sender));
+            let QueuedEffect::Conversation { effect, .. } = due.what else {
+                return;
+            };
+            match effect {
+                Effect::RedactCopy { of, sender, .. } => self.add(of, By::Person(sender)),
+                Effect::RedactCopiesOf { person, target } => {
+                    self.removed.insert((person, target), number);
+                }
+                _ => {}
             }
         })?;
         each_after::<Inbox>(store, room, self.inbox, |number, item| {
@@ -122,6 +127,13 @@ impl WaitingRedactions {
     pub(in crate::engine) fn has(&self, of: &EventId, may: impl Fn(&By) -> bool) -> bool {
         let found = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         found.by.get(of).is_some_and(|by| by.iter().any(may))
+    }
+
+    /// Returns whether an effect behind this one deletes, in a room, all that a person has said.
+    pub(in crate::engine) fn removes(&self, person: usize, target: RoomRole, effect: u64) -> bool {
+        let found = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let removed = found.removed.get(&(person, target));
+        removed.is_some_and(|at| *at > effect)
     }
 }
 

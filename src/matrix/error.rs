@@ -95,8 +95,11 @@ pub enum MatrixError {
         /// The limit in bytes, if it is known.
         limit: Option<u64>,
     },
+    /// The homeserver, or the server that had a file, does not have it.
+    #[error("there is no such file")]
+    MediaMissing,
     /// A file could not be had, although the homeserver answers: the server that has it is away or
-    /// slow, or no longer has it.
+    /// slow.
     #[error("the file cannot be fetched")]
     MediaUnavailable {
         /// How long the homeserver asked us to wait.
@@ -128,7 +131,10 @@ impl MatrixError {
             Self::Unreachable(_) | Self::RateLimited { .. } => Fate::Away,
             // The user or the device is made again.
             Self::NoSuchUser { .. } | Self::NoSuchDevice { .. } => Fate::Failing,
-            Self::TimedOut | Self::Failing { .. } | Self::MediaUnavailable { .. } => Fate::Failing,
+            Self::TimedOut
+            | Self::Failing { .. }
+            | Self::MediaMissing
+            | Self::MediaUnavailable { .. } => Fate::Failing,
             Self::Unexpected(_) => Fate::Unclear,
             Self::Refused {
                 status, errcode, ..

@@ -28,6 +28,10 @@ use super::{
 /// another server.
 pub const MEDIA_BEGINS_WITHIN: Duration = Duration::from_secs(20);
 
+/// The least rate of a file that has begun to come, in bytes per second, after as long as it may take
+/// to begin.
+const LEAST_RATE: u64 = 128 << 10;
+
 /// How long the homeserver's limit is taken for known.
 const LIMIT_HOLDS_FOR: Duration = Duration::from_secs(60 * 60);
 
@@ -37,6 +41,15 @@ const CONTENT_TYPE_BYTES_MAX: usize = 100;
 #[derive(Deserialize)]
 struct UploadAnswer {
     content_uri: OwnedMxcUri,
+}
+
+/// What a file may cost.
+#[derive(Debug)]
+pub struct FileLimits {
+    /// How long it may take until it begins to come. What it takes is taken off.
+    pub begins_within: Duration,
+    /// Maximum size in bytes.
+    pub bytes_max: u64,
 }
 
 const UNAVAILABLE: MatrixError = MatrixError::MediaUnavailable { retry_after: None };
@@ -49,36 +62,39 @@ impl Homeserver {
     ///
     /// # Errors
     ///
-    /// [`MatrixError::MediaTooLarge`] if it has more than `bytes_max`, or more than the homeserver
-    /// takes; [`MatrixError::MediaUnavailable`] if it cannot be had now.
+    /// [`MatrixError::MediaTooLarge`] if it has more than the limit, or more than the homeserver
+    /// takes; [`MatrixError::MediaMissing`] if there is no such file;
+    /// [`MatrixError::MediaUnavailable`] if it cannot be had now.
     pub async fn transfer_media(
         &self,
         who: Actor<'_>,
         uri: &MxcUri,
         content_type: Option<&str>,
-        bytes_max: u64,
+        limits: &mut FileLimits,
     ) -> Result<OwnedMxcUri, MatrixError> {
-        let own = self.upload_bytes_max(who).await;
-        let limit = own.map_or(bytes_max, |own| own.min(bytes_max));
+        let own = self.upload_bytes_max(who).await?;
+        let limit = own.map_or(limits.bytes_max, |own| own.min(limits.bytes_max));
         let within = |length: u64| match length <= limit {
             true => Ok(length),
             false => Err(MatrixError::MediaTooLarge { limit: Some(limit) }),
         };
         let named = own.map(|_| limit);
-        let mut download = self.download(who, uri, named).await?;
-        let length = match download.length() {
+        let waits = &mut limits.begins_within;
+        let mut download = self.download(who, uri, named, waits).await?;
+        let length = match download.answer.length() {
             Some(length) => within(length)?,
             // An upload has to begin with its length, so the file is read twice.
             None => {
                 let mut length = 0;
-                while let Some(chunk) = next_chunk(&mut download).await? {
+                while let Some(chunk) = download.chunk().await? {
                     length = within(length + chunk.len() as u64)?;
                 }
-                download = self.download(who, uri, named).await?;
+                download = self.download(who, uri, named, waits).await?;
                 length
             }
         };
         let downloaded = download
+            .answer
             .header(CONTENT_TYPE)
             .filter(|kind| is_media_type(kind));
         let content_type = content_type.or(downloaded);
@@ -93,23 +109,35 @@ impl Homeserver {
         who: Actor<'_>,
         uri: &MxcUri,
         limit: Option<u64>,
-    ) -> Result<AnswerStream, MatrixError> {
+        begins_within: &mut Duration,
+    ) -> Result<Download, MatrixError> {
         let (server, id) = uri
             .parts()
             .map_err(|error| MatrixError::Request(error.to_string()))?;
         let path = ["_matrix", "client", "v1", "media", "download"];
         let path = [path.as_slice(), &[server.as_str(), id]].concat();
-        let waits = MEDIA_BEGINS_WITHIN.as_millis().to_string();
+        let waits = begins_within.as_millis().to_string();
         let request = self.request(Method::GET, who, &path, &[("timeout_ms", &waits)])?;
         // A compressed answer would have no length.
         let request = request.header(ACCEPT_ENCODING, "identity");
-        match self.open(request, MEDIA_BEGINS_WITHIN).await {
-            Ok(download) => Ok(download),
+        let asked = Instant::now();
+        let opened = self.open(request, *begins_within).await;
+        *begins_within = begins_within.saturating_sub(asked.elapsed());
+        match opened {
+            Ok(answer) => Ok(Download {
+                answer,
+                bytes: 0,
+                waited: Duration::ZERO,
+                slack: MEDIA_BEGINS_WITHIN.min(self.request_timeout()),
+            }),
             // Synapse fetches no file that is larger than it would take itself.
             Err(error) if error.errcode() == Some("M_TOO_LARGE") => {
                 Err(MatrixError::MediaTooLarge { limit })
             }
-            Err(error) => Err(self.why_unavailable(error).await),
+            Err(error) => match self.explain(who, error).await {
+                error if error.missing_user().is_some() => Err(error),
+                error => Err(self.why_unavailable(error).await),
+            },
         }
     }
 
@@ -126,6 +154,7 @@ impl Homeserver {
             {
                 error
             }
+            _ if error.is_missing() => MatrixError::MediaMissing,
             _ => MatrixError::MediaUnavailable {
                 retry_after: error.retry_after(),
             },
@@ -136,7 +165,7 @@ impl Homeserver {
     async fn upload(
         &self,
         who: Actor<'_>,
-        download: AnswerStream,
+        download: Download,
         length: u64,
         content_type: &str,
     ) -> Result<OwnedMxcUri, MatrixError> {
@@ -170,24 +199,25 @@ impl Homeserver {
             }
             // A proxy with a limit of its own may break the connection.
             Err(MatrixError::Unreachable(cause)) if !cause.is_connect() => Err(UNAVAILABLE),
-            Err(error) => Err(error),
+            Err(error) => Err(self.explain(who, error).await),
         }
     }
 
     /// Returns the homeserver's limit of the size of a file, if it has one and says so.
-    async fn upload_bytes_max(&self, who: Actor<'_>) -> Option<u64> {
+    async fn upload_bytes_max(&self, who: Actor<'_>) -> Result<Option<u64>, MatrixError> {
         let known = *self.known_limit();
         if let Some(known) = known.filter(|known| known.asked.elapsed() < LIMIT_HOLDS_FOR) {
-            return known.bytes;
+            return Ok(known.bytes);
         }
         let bytes = match self.send(who, get_media_config::v1::Request::new()).await {
             Ok(answer) => Some(answer.upload_size.into()),
-            Err(error) if error.is_temporary() => return known.and_then(|known| known.bytes),
+            Err(error) if error.missing_user().is_some() => return Err(error),
+            Err(error) if error.is_temporary() => return Ok(known.and_then(|known| known.bytes)),
             Err(_) => None,
         };
         let asked = Instant::now();
         *self.known_limit() = Some(UploadLimit { asked, bytes });
-        bytes
+        Ok(bytes)
     }
 
     fn known_limit(&self) -> MutexGuard<'_, Option<UploadLimit>> {
@@ -196,20 +226,42 @@ impl Homeserver {
     }
 }
 
-/// Returns the next chunk of a file.
-async fn next_chunk(download: &mut AnswerStream) -> Result<Option<Bytes>, MatrixError> {
-    download.chunk().await.map_err(|_| UNAVAILABLE)
+/// A file that is being downloaded, no slower than [`LEAST_RATE`].
+struct Download {
+    answer: AnswerStream,
+    /// How much of it has come.
+    bytes: u64,
+    /// How long that was waited for.
+    waited: Duration,
+    /// How long it may lag behind.
+    slack: Duration,
+}
+
+impl Download {
+    /// Returns the next chunk; `None` at the end.
+    async fn chunk(&mut self) -> Result<Option<Bytes>, MatrixError> {
+        let at_least = Duration::from_millis(self.bytes.saturating_mul(1000) / LEAST_RATE);
+        let left = (self.slack + at_least).saturating_sub(self.waited);
+        let asked = Instant::now();
+        let chunk = timeout(left, self.answer.chunk()).await;
+        self.waited += asked.elapsed();
+        let Ok(Ok(chunk)) = chunk else {
+            return Err(UNAVAILABLE);
+        };
+        self.bytes += chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
+        Ok(chunk)
+    }
 }
 
 /// Passes a download on to an upload, which may take each chunk as late as `pause`.
 async fn pass_on(
-    mut download: AnswerStream,
+    mut download: Download,
     length: u64,
     upload: &mpsc::Sender<Bytes>,
     pause: Duration,
 ) -> Result<(), MatrixError> {
     let mut passed = 0;
-    while let Some(chunk) = next_chunk(&mut download).await? {
+    while let Some(chunk) = download.chunk().await? {
         passed += chunk.len() as u64;
         if passed > length {
             return Err(UNAVAILABLE);

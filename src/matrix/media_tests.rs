@@ -37,6 +37,8 @@ struct FileServer {
     limit: Option<u64>,
     /// It refuses to fetch the file.
     refuses: bool,
+    /// It sends a byte now and then, without end.
+    trickles: bool,
     /// How far the download has been ahead of the upload, at most.
     ahead: AtomicU64,
     produced: AtomicU64,
@@ -51,6 +53,14 @@ fn piece(n: u64) -> Vec<u8> {
 
 impl FileServer {
     fn download(self: Arc<Self>) -> Response {
+        if self.trickles {
+            let byte = || async {
+                crate::clock::sleep(Duration::from_millis(20)).await;
+                Ok::<_, io::Error>(Bytes::from_static(b"x"))
+            };
+            let bytes = stream::repeat_with(byte).then(|byte| byte);
+            return Response::new(Body::from_stream(bytes));
+        }
         let server = self.clone();
         let pieces = stream::iter(0..self.pieces).map(move |n| {
             server.produced.fetch_add(PIECE, Ordering::Relaxed);
@@ -127,6 +137,14 @@ fn refusal(status: StatusCode, errcode: &str) -> Response {
 
 /// Starts a homeserver whose own buffers are small.
 async fn homeserver(server: FileServer) -> (Homeserver, Arc<FileServer>) {
+    homeserver_with(server, Duration::from_secs(5)).await
+}
+
+/// Starts a homeserver, and a client whose requests have this timeout.
+async fn homeserver_with(
+    server: FileServer,
+    request_timeout: Duration,
+) -> (Homeserver, Arc<FileServer>) {
     let server = Arc::new(server);
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(128 << 10).unwrap();
@@ -138,7 +156,7 @@ async fn homeserver(server: FileServer) -> (Homeserver, Arc<FileServer>) {
     let app = Router::new().fallback(answer).with_state(server.clone());
     tokio::spawn(async move { axum::serve(listener, app).await });
     let options = HomeserverOptions {
-        request_timeout: Duration::from_secs(5),
+        request_timeout,
         ..HomeserverOptions::default()
     };
     let connecting = Homeserver::connect(&url, "token".into(), options);
@@ -148,7 +166,11 @@ async fn homeserver(server: FileServer) -> (Homeserver, Arc<FileServer>) {
 async fn transfer(homeserver: &Homeserver, kind: Option<&str>) -> Result<String, MatrixError> {
     let who = Actor::user(user_id!("@_dm_sam:hs.test"));
     let uri = "mxc://far.example/file".into();
-    let transferred = homeserver.transfer_media(who, uri, kind, 100 * MIB).await;
+    let mut limits = FileLimits {
+        begins_within: MEDIA_BEGINS_WITHIN,
+        bytes_max: 100 * MIB,
+    };
+    let transferred = homeserver.transfer_media(who, uri, kind, &mut limits).await;
     transferred.map(|uri| uri.to_string())
 }
 
@@ -240,4 +262,21 @@ async fn a_file_that_breaks_off_is_not_taken_for_a_homeserver_that_is_away() {
     );
     assert_eq!(error.fate(), Fate::Failing);
     assert!(server.uploads.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_file_that_trickles_in_is_given_up() {
+    let server = FileServer {
+        trickles: true,
+        declared: Some(MIB),
+        ..FileServer::default()
+    };
+    let (homeserver, _) = homeserver_with(server, Duration::from_secs(1)).await;
+    let transferring = transfer(&homeserver, None);
+    let transferred = timeout(Duration::from_secs(10), transferring).await;
+    let error = transferred.expect("it is given up").unwrap_err();
+    assert!(
+        matches!(error, MatrixError::MediaUnavailable { .. }),
+        "{error:?}"
+    );
 }

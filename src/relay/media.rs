@@ -161,10 +161,20 @@ fn used_as(path: &[String]) -> MediaUse {
     match path {
         ["url"]
         | ["file" | "m.file" | "org.matrix.msc1767.file", "url"]
-        | ["itemtypes", _, "url"]
-        | ["itemtypes", _, "file", "url"]
         | ["m.relates_to", "key"] => MediaUse::Message,
+        path if is_item_of_gallery(path) => MediaUse::Message,
         _ => MediaUse::Extra,
+    }
+}
+
+/// Returns whether this is the address of one of the files of a gallery, which may be in another
+/// gallery.
+fn is_item_of_gallery(path: &[&str]) -> bool {
+    match path {
+        [.., list, _, "file", "url"] | [.., list, _, "url"] => {
+            *list == "itemtypes" || list.contains("gallery")
+        }
+        _ => false,
     }
 }
 

@@ -105,6 +105,7 @@ impl Transition {
                 let text = text.clone();
                 self.send_notice(*role, Notice::NotForwarded { text }, cause);
             }
+            Input::RedactedOnItsWay { .. } => self.redacted_on_its_way(input),
             Input::NotForwarded { role, event, text } => self.send_notice(
                 *role,
                 Notice::NotForwarded { text: text.clone() },
@@ -213,6 +214,28 @@ impl Transition {
             }
             EventKind::RoomInfo => self.room_info_changed(role, event),
         }
+    }
+
+    /// Redacts a copy that is not there yet. The effect stands behind the event, which then is not
+    /// forwarded, or redacted afterwards.
+    fn redacted_on_its_way(&mut self, input: &Input) {
+        let Input::RedactedOnItsWay {
+            role,
+            person,
+            event,
+            of,
+            target,
+        } = input
+        else {
+            return;
+        };
+        let effect = Effect::RedactCopy {
+            event: event.clone(),
+            of: of.clone(),
+            sender: *person,
+            target: *target,
+        };
+        self.emit(*role, effect);
     }
 
     fn verification_requested(

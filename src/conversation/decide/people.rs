@@ -128,17 +128,33 @@ impl Transition {
         }
     }
 
-    /// Redacts the copies of everything that a person has said in the origin of a group.
+    /// Redacts the copies of everything that a person of a group has said, who was removed from its
+    /// origin: themselves, or the ghost of a masked person.
     pub(super) fn redact_all_of(&mut self, role: RoomRole, user: &UserId) {
         if role != RoomRole::Origin || self.state.direct {
             return;
         }
-        let Some(person) = self.state.person_at(role, user) else {
+        let person = self.state.person_at(role, user);
+        let Some(person) = person.or_else(|| self.shown_by(role, user)) else {
             return;
         };
-        for target in self.state.targets_of(role) {
-            self.emit(role, Effect::RedactCopiesOf { person, target });
+        let home = self.state.people[person].room_role(person);
+        for target in self.state.targets_of(home) {
+            // There their messages are deleted with their membership.
+            if target != role {
+                self.emit(home, Effect::RedactCopiesOf { person, target });
+            }
         }
+    }
+
+    /// Returns the person whom a ghost in this room shows. A handle may have had another owner in
+    /// this conversation: the present one counts.
+    fn shown_by(&self, role: RoomRole, user: &UserId) -> Option<usize> {
+        let people = self.state.people.iter().enumerate();
+        let shown = people
+            .filter(|(index, person)| person.ghost == user && person.room_role(*index) != role);
+        let (index, _) = shown.max_by_key(|(_, person)| person.takes_part())?;
+        Some(index)
     }
 
     pub(super) fn left(&mut self, role: RoomRole, user: &UserId, by_others: bool) {
@@ -159,15 +175,9 @@ impl Transition {
                 },
             };
         }
-        // A handle may have had another owner in this conversation: the present one counts.
-        let shown = self
-            .state
-            .people
-            .iter()
-            .enumerate()
-            .filter(|(index, person)| person.ghost == user && person.room_role(*index) != role)
-            .max_by_key(|(_, person)| person.takes_part());
-        let Some((person, _)) = shown else { return };
+        let Some(person) = self.shown_by(role, user) else {
+            return;
+        };
         if !by_others {
             return;
         }

@@ -255,6 +255,45 @@ fn a_person_who_is_removed_from_a_group_with_their_words_takes_the_copies_along(
 }
 
 #[test]
+fn a_masked_person_who_is_removed_with_their_words_takes_the_copies_along() {
+    let kims = owned_room_id!("!kims:hs.test");
+    let inputs = [
+        kim_was_added(&[]),
+        Input::PortalCreated {
+            person: 3,
+            room: kims.clone(),
+        },
+        Input::PortalReady { person: 3 },
+    ];
+    let group = after(with_bob(), &inputs).state.unwrap();
+    let removed = |redacts| Input::Member {
+        role: RoomRole::Origin,
+        user: owned_user_id!("@_dm_sam:hs.test"),
+        membership: "ban".to_owned(),
+        by_others: true,
+        redacts,
+        ghost: None,
+    };
+    let redact =
+        |(_, effect): &&(OwnedRoomId, Effect)| matches!(effect, Effect::RedactCopiesOf { .. });
+    let decision = decide(group.clone(), &removed(true));
+    let redacted: Vec<_> = decision.effects.iter().filter(redact).collect();
+    let expected = Effect::RedactCopiesOf {
+        person: 1,
+        target: RoomRole::Portal(3),
+    };
+    assert_eq!(redacted, [&(portal(), expected)]);
+    // What waits in the portal is left with it, so the words go first.
+    let leaves =
+        |(room, effect): &(OwnedRoomId, Effect)| *room == portal() && *effect == Effect::LeaveRoom;
+    let left = decision.effects.iter().position(leaves);
+    let first = decision.effects.iter().position(|it| redact(&it));
+    assert!(first < left, "{:?}", decision.effects);
+    let kept = decide(group, &removed(false));
+    assert_eq!(kept.effects.iter().filter(redact).count(), 0);
+}
+
+#[test]
 fn a_masked_person_who_was_sent_away_from_a_group_can_be_invited_again() {
     let sent_away = Input::Member {
         role: RoomRole::Origin,

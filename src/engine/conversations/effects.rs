@@ -2,12 +2,7 @@
 
 use crate::{
     conversation::{Conversation, Effect, Input},
-    engine::{
-        EngineError,
-        conversations::{failures::not_deleted, forward::Route},
-        records::Conversations,
-        room::Room,
-    },
+    engine::{EngineError, conversations::forward::Route, records::Conversations, room::Room},
     ids::ConversationId,
     store::Batch,
 };
@@ -133,9 +128,7 @@ impl Room {
                     sender: *sender,
                     target: *target,
                 };
-                let is_known = self.redact_copy(conversation, event, of, &route).await?;
-                let input = not_deleted(conversation, role, event.as_str());
-                Ok((!is_known).then_some(input).into_iter().collect())
+                self.redact_copy(conversation, event, of, &route).await
             }
             Effect::RedactCopiesOf { person, target } => {
                 self.redact_copies_of(conversation, *person, *target)

@@ -5,6 +5,7 @@
 use ruma::{EventId, OwnedEventId, RoomId};
 
 use crate::{
+    clock::Timestamp,
     engine::{
         Engine,
         records::{CopiedEvent, CopiedEvents, Copy, EventCopies, EventSources, Source, copies_of},
@@ -49,6 +50,38 @@ impl EventMap<'_> {
         let room = Digest::of(self.source);
         let key = (room, Digest::of(event), Digest::of(self.target));
         self.store.get::<EventCopies>(&key)
+    }
+
+    /// Returns the other room's copy of an event of this room, or of the one that this event is a
+    /// copy of.
+    pub(in crate::engine) fn copy_of_original(
+        &self,
+        event: &EventId,
+    ) -> Result<Option<Copy>, StoreError> {
+        let (room, event) = (Digest::of(self.source), Digest::of(event));
+        let original = self.store.get::<EventSources>(&(room, event))?;
+        let (room, event) = original.map_or((room, event), |original| {
+            (original.room, Digest::of(&original.event))
+        });
+        let key = (room, event, Digest::of(self.target));
+        self.store.get::<EventCopies>(&key)
+    }
+
+    /// Returns the event of the other room that this one is a copy of, and the index of its author.
+    pub(in crate::engine) fn original_there(
+        &self,
+        event: &EventId,
+    ) -> Result<Option<(OwnedEventId, usize)>, StoreError> {
+        let Some(original) = self.find(event)? else {
+            return Ok(None);
+        };
+        let back = EventMap {
+            store: self.store,
+            source: self.target,
+            target: self.source,
+        };
+        let copy = back.copy(&original)?.filter(|copy| copy.event == *event);
+        Ok(copy.and_then(|copy| Some((original, usize::try_from(copy.by).ok()?))))
     }
 }
 
@@ -122,6 +155,20 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Returns since when the copies of a room's events are known: older ones may be forgotten.
+    pub(in crate::engine) fn copies_remembered_since(
+        &self,
+        room: &RoomId,
+    ) -> Result<Timestamp, StoreError> {
+        let horizon = self.now() - self.0.settings.conversations.remember;
+        let oldest = self
+            .store()
+            .scan::<CopiedEvents>(&prefix(&Digest::of(room)), None, 1)?;
+        // The numbers begin at 0: what was before has been forgotten for its number or its age.
+        let first_known = oldest.first().filter(|((_, number), _)| *number > 0);
+        Ok(first_known.map_or(horizon, |(_, oldest)| oldest.at.max(horizon)))
     }
 
     /// Deletes mappings that are older than the retention.

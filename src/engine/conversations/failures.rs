@@ -116,7 +116,10 @@ impl Room {
                     EngineError::Decrypt(
                         DecryptError::Replayed { .. } | DecryptError::Malformed(_),
                     ) => return Ok(Vec::new()),
-                    EngineError::Matrix(MatrixError::MediaUnavailable { .. }) => NO_FILE,
+                    EngineError::FileUnavailable
+                    | EngineError::Matrix(
+                        MatrixError::MediaUnavailable { .. } | MatrixError::MediaMissing,
+                    ) => NO_FILE,
                     EngineError::Matrix(MatrixError::MediaTooLarge { limit }) => {
                         too_large = file_too_large(*limit);
                         &too_large

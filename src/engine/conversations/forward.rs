@@ -14,7 +14,7 @@ use crate::{
         conversations::{
             aliases::aliases,
             event_map::{EventMap, NewCopy},
-            failures::not_delivered,
+            failures::{not_deleted, not_delivered},
         },
         event::RoomEvent,
         messaging::send::{Outgoing, Recipients},
@@ -67,7 +67,8 @@ impl Room {
         batch: &mut Batch,
     ) -> Result<(bool, Vec<Input>), EngineError> {
         let engine = self.engine.clone();
-        if self.was_redacted(conversation, event, None, route)? {
+        let ended = self.ends_by_deletion(conversation, event, None, route, batch);
+        if ended.await? {
             return Ok((false, Vec::new()));
         }
         let kept = engine
@@ -86,11 +87,12 @@ impl Room {
         };
         let sender = &conversation.people[route.sender];
         let there = self.target_room(conversation, route.target).await?;
-        let (kind, content) = self
+        let (kind, mut content) = self
             .read_here(conversation, route.source, &parsed, json, batch)
             .await?;
         // Its key may have been waited for.
-        if self.was_redacted(conversation, event, Some(&content), route)? {
+        let ended = self.ends_by_deletion(conversation, event, Some(&content), route, batch);
+        if ended.await? {
             return Ok((false, Vec::new()));
         }
         // A person may be named who is in the other room, and is known there by their own name.
@@ -137,9 +139,16 @@ impl Room {
         {
             return Err(EngineError::TargetOnItsWay);
         }
-        let mut content = translated.content;
+        let original = std::mem::replace(&mut content, translated.content);
         let media = &translated.media_to_reupload;
-        self.reupload(event, sender, media, &mut content).await?;
+        if !media.is_empty() {
+            self.reupload(event, sender, media, &mut content).await?;
+            // That may have taken long.
+            let ended = self.ends_by_deletion(conversation, event, Some(&original), route, batch);
+            if ended.await? {
+                return Ok((false, Vec::new()));
+            }
+        }
         let waited = engine
             .now()
             .since(self.arrived_at(event, &translated.event_type)?);
@@ -155,18 +164,10 @@ impl Room {
         let sent = self
             .send_forwarded(conversation, sender, route, &outgoing)
             .await;
-        if !matches!(sent, Ok(_) | Err(EngineError::Encrypt(_))) {
-            self.maybe_sent_until = self.maybe_sent_until.max(self.current_effect);
+        if let Err(error) = &sent {
+            self.note_failed_send(error);
         }
-        let sent = sent?;
-        let copy = NewCopy {
-            source: &self.id,
-            event,
-            target: &there,
-            copy: &sent,
-            by: route.sender,
-        };
-        engine.note_copy(&copy, batch)?;
+        self.note_forwarded(event, &there, &sent?, route, batch)?;
         let remarks = translated.remarks.iter();
         let mut inputs: Vec<Input> = remarks.map(|remark| said(remark.notice_text())).collect();
         if hide_addresses {
@@ -174,6 +175,36 @@ impl Room {
             inputs.extend(self.watch_call(conversation, event, route, kind, &content));
         }
         Ok((true, inputs))
+    }
+
+    /// Notes that the current effect may have sent its event all the same.
+    fn note_failed_send(&mut self, error: &EngineError) {
+        if matches!(error, EngineError::Encrypt(_)) {
+            return;
+        }
+        self.maybe_sent_until = self.maybe_sent_until.max(self.current_effect);
+        if let EngineError::Matrix(MatrixError::TimedOut | MatrixError::Unreachable(_)) = error {
+            self.unanswered = Some(self.current_effect);
+        }
+    }
+
+    /// Stages that an event is in its target now.
+    pub(in crate::engine) fn note_forwarded(
+        &self,
+        event: &OwnedEventId,
+        there: &OwnedRoomId,
+        sent: &OwnedEventId,
+        route: &Route,
+        batch: &mut Batch,
+    ) -> Result<(), EngineError> {
+        let copy = NewCopy {
+            source: &self.id,
+            event,
+            target: there,
+            copy: sent,
+            by: route.sender,
+        };
+        Ok(self.engine.note_copy(&copy, batch)?)
     }
 
     /// Sends a translated event to its room, encrypted if the original was.
@@ -269,44 +300,77 @@ impl Room {
         }
     }
 
-    /// Redacts the copy of an event. Returns `false` if that is not possible because the copy is no
-    /// longer known.
+    /// Redacts the copy of an event in another room. What a masked person has said is in the origin
+    /// as a copy itself; who redacts it there as a moderator means the copies in all portals.
     pub(in crate::engine) async fn redact_copy(
         &self,
         conversation: &Conversation,
         redaction: &OwnedEventId,
         of: &OwnedEventId,
         route: &Route,
-    ) -> Result<bool, EngineError> {
+    ) -> Result<Vec<Input>, EngineError> {
         let there = self.other_room(conversation, route.target)?;
         let map = EventMap {
             store: self.engine.store(),
             source: &self.id,
             target: &there,
         };
+        let moderates = route.source == RoomRole::Origin && !conversation.direct;
         // A person who redacts somebody else's message in their own portal does not remove the
         // original.
-        let Some(copy) = map.copy(of)? else {
-            return Ok(!self.is_forgotten(conversation, of, route).await?);
+        let copy = if moderates {
+            map.copy_of_original(of)?
+        } else {
+            map.copy(of)?
+        };
+        let Some(copy) = copy else {
+            if moderates
+                && let Some(input) =
+                    self.redacted_on_its_way(conversation, redaction, of, route.target)?
+            {
+                return Ok(vec![input]);
+            }
+            let is_forgotten = self.is_forgotten(conversation, of, route).await?;
+            let told = || not_deleted(conversation, route.source, redaction.as_str());
+            return Ok(is_forgotten.then(told).into_iter().collect());
         };
         let by = usize::try_from(copy.by).unwrap_or(usize::MAX);
-        let moderates = route.source == RoomRole::Origin && !conversation.direct;
-        if by != route.sender && !moderates {
-            return Ok(true);
+        if by == route.sender || moderates {
+            self.redact_as_anybody(conversation, by, route.target, &there, &copy.event)
+                .await?;
         }
-        let Some(author) = conversation.people.get(by) else {
-            return Ok(true);
-        };
-        let acting = self.engine.as_user(&author.ghost)?;
-        let cause = redaction.as_str();
-        let transaction = transaction_id(&author.ghost, &there, "carry-take-back", cause);
-        let homeserver = self.engine.homeserver();
-        let redacting = homeserver.redact(acting.actor(), &there, &copy.event, None, transaction);
-        match redacting.await {
-            // It is gone already.
-            Err(error) if !error.is_missing() => Err(error.into()),
-            _ => Ok(true),
+        Ok(Vec::new())
+    }
+
+    /// Returns the input for an event of this room that was redacted here, and is the copy of one
+    /// that is not in the target yet.
+    fn redacted_on_its_way(
+        &self,
+        conversation: &Conversation,
+        redaction: &OwnedEventId,
+        of: &OwnedEventId,
+        target: RoomRole,
+    ) -> Result<Option<Input>, EngineError> {
+        for role in conversation.targets_of(RoomRole::Origin) {
+            let Some(room) = conversation.room(role).filter(|_| role != target) else {
+                continue;
+            };
+            let map = EventMap {
+                store: self.engine.store(),
+                source: &self.id,
+                target: room,
+            };
+            if let Some((original, person)) = map.original_there(of)? {
+                return Ok(Some(Input::RedactedOnItsWay {
+                    role,
+                    person,
+                    event: redaction.clone(),
+                    of: original,
+                    target,
+                }));
+            }
         }
+        Ok(None)
     }
 
     /// Returns whether a message of a person is so old that its copies are no longer known.
@@ -327,10 +391,9 @@ impl Room {
             Err(error) => return Err(error.into()),
         };
         let event = event.and_then(|json| RoomEvent::parse(json.get(), Some(&self.id)));
-        let remember = self.engine.settings().conversations.remember;
-        let now = self.engine.now();
+        let remembered_since = self.engine.copies_remembered_since(&self.id)?;
         Ok(event.is_some_and(|event| {
-            let is_old = event.sent_at.is_some_and(|at| now.since(at) > remember);
+            let is_old = event.sent_at.is_some_and(|at| at < remembered_since);
             is_old && event.kind == "m.room.encrypted" && !self.engine.is_ours(&event.sender)
         }))
     }

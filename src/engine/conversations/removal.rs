@@ -86,7 +86,7 @@ impl Room {
 
     /// Redacts a copy as the ghost that has sent it, or as the one that administers the room if that
     /// ghost has left.
-    async fn redact_as_anybody(
+    pub(in crate::engine) async fn redact_as_anybody(
         &self,
         conversation: &Conversation,
         person: usize,

@@ -9,6 +9,7 @@ use crate::{
         messaging::send::{Outgoing, Recipients},
         records::{QuotedEvents, RetainedEvents},
         room::Room,
+        waiting_redactions::By,
     },
     ids::Person,
     introduction::{Introduction, Phase, Quote, QuoteError, Refusal, quote, quote_edit},
@@ -37,11 +38,19 @@ impl Room {
             return Ok(());
         }
         let text = edit.unwrap_or(event);
+        if self.is_deleted_by_asker(introduction, event)? {
+            let quote = ("pass-on", text);
+            return self
+                .note_quote_of_deleted(introduction, quote, event, batch)
+                .await;
+        }
         let key = (self.id.clone(), text.clone());
         // An edit that was deleted in the meantime is not shown to the owner, and neither is what
         // the edit before it had taken out.
-        let is_kept = self.engine.store().contains::<RetainedEvents>(&key)?;
+        let is_kept = self.engine.store().contains::<RetainedEvents>(&key)?
+            && !self.is_deleted_by_asker(introduction, text)?;
         let present = pending.and_then(|pending| pending.edit.as_ref());
+        let present = present.filter(|present| *present != text);
         let read = if is_kept {
             text
         } else {
@@ -75,6 +84,14 @@ impl Room {
             .store()
             .get::<QuotedEvents>(&(self.id.clone(), of.clone()))?;
         let passed = passed.ok_or(EngineError::Refused(Refusal::Impossible))?;
+        if self.is_deleted_by_asker(introduction, event)?
+            || self.is_deleted_by_asker(introduction, of)?
+        {
+            let quote = ("pass-on-edit", event);
+            return self
+                .note_quote_of_deleted(introduction, quote, event, batch)
+                .await;
+        }
         let (kind, content) = self.read_kept(introduction, event).await?;
         let name = self.asker_name(introduction).await?;
         let quote = match quote_edit(&name, &kind, &content, passed.as_str()) {
@@ -85,6 +102,36 @@ impl Room {
             .send_quote(introduction, &quote, "pass-on-edit", event)
             .await?;
         batch.put::<QuotedEvents>(&(self.id.clone(), event.clone()), &sent)?;
+        Ok(())
+    }
+
+    /// Returns whether the asker has deleted an event while what comes of it waited here.
+    fn is_deleted_by_asker(
+        &self,
+        introduction: &Introduction,
+        event: &OwnedEventId,
+    ) -> Result<bool, EngineError> {
+        let waiting = &self.waiting_redactions;
+        waiting.update(self.engine.store(), &self.id, self.engine.durable_until())?;
+        let asker = &introduction.invite.asker;
+        Ok(waiting.has(event, |by| matches!(by, By::User(user) if *user == **asker)))
+    }
+
+    /// Notes the quote of a deleted event, if an earlier attempt has sent it all the same: it is
+    /// taken back when the deletion is handled. `quote` names the transaction.
+    async fn note_quote_of_deleted(
+        &self,
+        introduction: &Introduction,
+        (kind, cause): (&str, &OwnedEventId),
+        event: &OwnedEventId,
+        batch: &mut Batch,
+    ) -> Result<(), EngineError> {
+        let ghost = &introduction.ghost;
+        let transaction = self.transaction_id(ghost, kind, cause.as_str());
+        let sent = self.find_sent(ghost, &self.id, &transaction).await?;
+        if let Some(sent) = sent {
+            batch.put::<QuotedEvents>(&(self.id.clone(), event.clone()), &sent)?;
+        }
         Ok(())
     }
 

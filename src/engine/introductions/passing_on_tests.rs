@@ -13,7 +13,8 @@ use crate::{
         control_room::{Control, ControlPhase},
         event::RoomEvent,
         records::{
-            ControlRooms, Inbox, InboxItem, Outbox, QueuedEffect, QuotedEvents, RetainedEvents,
+            ControlRooms, Inbox, InboxItem, Outbox, OutboxItem, QueuedEffect, QuotedEvents,
+            RetainedEvents,
         },
         room::Room,
     },
@@ -118,6 +119,26 @@ impl Chat {
         let events = EventFactory::room(here());
         let redaction = events.event("m.room.redaction", &id, json!({ "redacts": of }));
         self.hears(&redaction.to_string()).await;
+    }
+
+    /// Alice deletes an event, which is not handled yet.
+    async fn deletion_arrives(&self, of: &OwnedEventId) {
+        let id = format!("$redaction-of-{}", &of.as_str()[1..]);
+        let events = EventFactory::room(here());
+        let mut redaction = events.event("m.room.redaction", &id, json!({ "redacts": of }));
+        redaction["redacts"] = json!(of);
+        let body = json!({ "events": [redaction] });
+        let body = Transaction::parse(body.to_string().as_bytes()).unwrap();
+        self.room.engine.accept_transaction(body).await.unwrap();
+    }
+
+    /// The first effect that is due.
+    fn due(&self) -> (u64, OutboxItem) {
+        let due = self
+            .store
+            .scan::<Outbox>(&prefix(&here().to_owned()), None, 1);
+        let ((_, number), due) = due.unwrap().remove(0);
+        (number, due)
     }
 
     fn is_kept(&self, event: &OwnedEventId) -> bool {
@@ -271,6 +292,58 @@ async fn an_edit_that_is_deleted_on_its_way_does_not_reach_the_owner() {
     assert!(chat.quote_of(&second).is_some());
     assert_eq!(chat.quote_of(&edited), None);
     assert_eq!(chat.fake.sent(here()), sent + 1);
+}
+
+#[tokio::test]
+async fn what_is_deleted_while_the_homeserver_fails_is_not_passed_on() {
+    let mut chat = Chat::in_phase(Phase::Lingering).await;
+    let line = chat.says(text("wrong person, sorry")).await;
+    chat.fake.refuse("/send/m.room.encrypted/", 500);
+    let due = chat.due();
+    chat.room.carry_out(due.0, due.1).await.unwrap_err();
+    chat.deletion_arrives(&line).await;
+    chat.fake.refuse_nothing();
+    let sent = chat.fake.sent(here());
+    chat.carry_out().await;
+    assert_eq!(chat.fake.sent(here()), sent);
+    assert_eq!(chat.quote_of(&line), None);
+
+    // An edit of what was passed on.
+    let line = chat.says(text("hello")).await;
+    chat.carry_out().await;
+    let edited = chat.says(edit(&line, "my number is 555")).await;
+    chat.deletion_arrives(&edited).await;
+    let sent = chat.fake.sent(here());
+    chat.carry_out().await;
+    assert_eq!(chat.fake.sent(here()), sent);
+}
+
+/// Its answer got lost.
+#[tokio::test]
+async fn what_was_passed_on_before_its_deletion_is_taken_back() {
+    let mut chat = Chat::in_phase(Phase::Lingering).await;
+    let line = chat.says(text("hello")).await;
+    let (number, due) = chat.due();
+    let again = OutboxItem {
+        since: due.since,
+        what: due.what.clone(),
+    };
+    chat.room.carry_out(number, due).await.unwrap();
+    let quote = chat.quote_of(&line).unwrap();
+    // As if the crash had come before it was written down.
+    let mut batch = Batch::new();
+    batch.delete::<QuotedEvents>(&(here().to_owned(), line.clone()));
+    batch
+        .put::<Outbox>(&(here().to_owned(), number), &again)
+        .unwrap();
+    chat.store.apply(batch).unwrap();
+    let pending = &mut chat.room.record.introductions[0].pending;
+    pending.iter_mut().for_each(|pending| pending.done = false);
+    chat.deletion_arrives(&line).await;
+    let sent = chat.fake.sent(here());
+    chat.carry_out().await;
+    assert_eq!(chat.fake.sent(here()), sent);
+    assert_eq!(chat.quote_of(&line), Some(quote));
 }
 
 #[tokio::test]

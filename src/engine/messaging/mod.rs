@@ -1,6 +1,7 @@
 //! Reading, sending and leaving as one of our users, and what rooms look like.
 
 pub(in crate::engine) mod decrypt;
+pub(in crate::engine) mod failing_media;
 pub(in crate::engine) mod media;
 pub(in crate::engine) mod membership;
 pub(in crate::engine) mod notice;

@@ -139,6 +139,17 @@ impl Room {
         if self.engine.now().since(self.due_since) < KNOWS_TRANSACTIONS {
             return Ok(None);
         }
+        self.find_sent(user, room, transaction).await
+    }
+
+    /// Looks in the history of a room for the event that this user has sent with a transaction id
+    /// since the current effect was queued.
+    pub(in crate::engine) async fn find_sent(
+        &self,
+        user: &OwnedUserId,
+        room: &OwnedRoomId,
+        transaction: &TransactionId,
+    ) -> Result<Option<OwnedEventId>, EngineError> {
         let acting = self.engine.as_user(user)?;
         let history = self.engine.history(acting.actor(), room);
         let mut history = history.limit(LOOK_BACK_PAGES, PAGE_EVENTS);

@@ -88,6 +88,22 @@ fn what_names_another_homeserver_is_to_be_uploaded_again() {
             "/com.beeper.linkpreviews/0/og:image Extra image/gif"
         ]
     );
+    let inner = json!({ "itemtype": "m.gallery",
+        "itemtypes": [{ "file": { "url": "mxc://far.example/a" },
+                        "info": { "thumbnail_file": { "url": "mxc://far.example/small" } } }] });
+    let galleries = json!({ "msgtype": "com.beeper.gallery", "body": "two", "itemtypes": [inner],
+        "com.beeper.gallery.images": [
+            { "msgtype": "m.image", "url": "mxc://far.example/b" },
+            { "msgtype": "m.image", "file": { "url": "mxc://far.example/c" } }] });
+    assert_eq!(
+        to_reupload("m.room.message", &galleries),
+        [
+            "/com.beeper.gallery.images/0/url Message as downloaded",
+            "/com.beeper.gallery.images/1/file/url Message application/octet-stream",
+            "/itemtypes/0/itemtypes/0/file/url Message application/octet-stream",
+            "/itemtypes/0/itemtypes/0/info/thumbnail_file/url Extra application/octet-stream"
+        ]
+    );
 }
 
 #[test]

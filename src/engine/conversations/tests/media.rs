@@ -165,14 +165,27 @@ async fn a_picture_that_could_not_be_had_is_not_waited_for_again() {
     assert_eq!(it.arrived()[0]["info"], json!({}));
 }
 
+/// A sticker of another homeserver.
+fn sticker(server: &str) -> Value {
+    json!({"body": "duck", "url": format!("mxc://{server}/duck"), "info": {"mimetype": "image/png"}})
+}
+
+impl Talk {
+    fn downloads(&self) -> usize {
+        let log = self.fake.log();
+        let asked = log.iter().filter(|asked| asked.contains("media/download"));
+        asked.count()
+    }
+}
+
 #[tokio::test]
-async fn a_message_that_is_nothing_without_its_file_is_given_up_within_a_minute() {
+async fn a_file_that_cannot_be_had_holds_up_others_for_twenty_seconds() {
     let mut it = begun().await;
     it.fake.refuse("media/download", 504);
     let number = it.says("$one", "m.room.message", video());
     let tried = it.tries_on(number).await;
     assert!(
-        tried > Duration::from_secs(30) && tried <= Duration::from_secs(80),
+        tried >= Duration::from_secs(10) && tried <= Duration::from_secs(20),
         "{tried:?}"
     );
     let told = it.told();
@@ -183,6 +196,99 @@ async fn a_message_that_is_nothing_without_its_file_is_given_up_within_a_minute(
     let after = it.says_text("$after");
     it.carry_out(after).await;
     assert_eq!(it.arrived()[0]["body"], "$after");
+}
+
+#[tokio::test]
+async fn a_server_that_fails_holds_up_others_once() {
+    let mut it = begun().await;
+    it.put_media("duck", b"quack".to_vec());
+    it.fake.refuse("/far.example/", 502);
+    let first = it.says("$first", "m.sticker", sticker("far.example"));
+    it.tries_on(first).await;
+    let asked = it.downloads();
+    for id in ["$second", "$third"] {
+        let number = it.says(id, "m.sticker", sticker("far.example"));
+        assert!(it.tries(number).await, "it is given up at once");
+    }
+    assert_eq!(it.downloads(), asked);
+    assert_eq!(it.told().len(), 3, "{:?}", it.told());
+
+    // Another server is tried like any other.
+    let other = it.says("$other", "m.sticker", sticker("other.example"));
+    assert!(it.tries(other).await);
+    assert_eq!(it.arrived().len(), 1);
+
+    // From time to time it is tried once.
+    it.clock.advance(Duration::from_secs(60));
+    let fourth = it.says("$fourth", "m.sticker", sticker("far.example"));
+    assert!(it.tries(fourth).await);
+    assert_eq!(it.downloads(), asked + 2);
+    it.fake.refuse_nothing();
+    it.clock.advance(Duration::from_secs(60));
+    let fifth = it.says("$fifth", "m.sticker", sticker("far.example"));
+    assert!(it.tries(fifth).await);
+    assert_eq!(it.arrived().len(), 2);
+    it.fake.refuse("/far.example/", 502);
+    let sixth = it.says("$sixth", "m.sticker", sticker("far.example"));
+    assert!(!it.tries(sixth).await, "it is waited for again");
+}
+
+#[tokio::test]
+async fn a_file_that_does_not_exist_is_tried_twice() {
+    let mut it = begun().await;
+    let number = it.says("$one", "m.sticker", sticker("far.example"));
+    it.fake.refuse("media/download", 404);
+    assert!(!it.tries(number).await);
+    assert!(it.tries(number).await);
+    assert_eq!(it.downloads(), 2);
+    assert_eq!(it.told().len(), 1);
+    // That says nothing about the server.
+    it.fake.refuse_nothing();
+    it.put_media("duck", b"quack".to_vec());
+    let again = it.says("$two", "m.sticker", sticker("far.example"));
+    assert!(it.tries(again).await);
+    assert_eq!(it.arrived().len(), 1);
+}
+
+#[tokio::test]
+async fn a_file_that_was_given_up_is_not_fetched_for_the_next_room_of_a_group() {
+    let mut it = begun().await;
+    it.fake.refuse("media/download", 502);
+    let first = it.says("$one", "m.sticker", sticker("far.example"));
+    let next = it.put_due(forward("$one", RoomRole::Portal(1), true));
+    let begun = it.engine.now();
+    while !it.tries(first).await {
+        it.clock.advance(Duration::from_secs(5));
+    }
+    assert!(it.engine.now().since(begun) <= Duration::from_secs(20));
+    it.keep(&EventFactory::room(&origin()).event("m.sticker", "$one", sticker("far.example")));
+    let asked = it.downloads();
+    // What is remembered of the server plays no part in it.
+    it.clock.advance(DAY);
+    assert!(it.tries(next).await);
+    assert_eq!(it.downloads(), asked);
+    let told = it.told();
+    assert!(told.len() == 2 && told[0] == told[1], "{told:?}");
+}
+
+/// A ghost whose device was deleted on the homeserver is made again by a text; so it is by a file.
+#[tokio::test]
+async fn a_file_waits_for_a_ghost_that_the_homeserver_lost() {
+    let mut it = begun().await;
+    it.put_media("video", vec![7; 100]);
+    let shown = user_id!("@_dm_.palice:hs.test");
+    // First it is asked for its limit, and later for the file.
+    for (n, id) in ["$one", "$two"].into_iter().enumerate() {
+        it.fake.with(|server| {
+            let account = server.accounts.get_mut(shown.as_str()).unwrap();
+            account.devices.clear();
+        });
+        let number = it.says(id, "m.room.message", video());
+        assert!(!it.tries(number).await);
+        assert!(it.tries(number).await);
+        assert_eq!(it.arrived().len(), n + 1, "{:?}", it.told());
+        it.clock.advance(Duration::from_secs(120));
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,13 @@
 //! What was deleted while it waited is not sent.
 
 use super::*;
-use crate::engine::failing::Failing;
+use crate::{
+    engine::{
+        failing::Failing,
+        records::{EventCopies, EventSources},
+    },
+    store::Digest,
+};
 
 fn redaction(of: &Value, by: &str) -> Value {
     let of = &of["event_id"];
@@ -106,6 +112,87 @@ async fn nobody_else_can_keep_a_message_back() {
     assert_eq!(it.talk.fake.sent(&portal()), 1);
 }
 
+impl TwoPeople {
+    /// The service is started anew: nothing is known but what is in the store.
+    fn restart(&mut self) {
+        let engine = self.talk.engine.clone();
+        let rings = Arc::new(Notify::new());
+        self.talk.actor = RoomActor::load(engine, origin(), rings).unwrap();
+    }
+
+    fn redacted_in_portal(&self) -> usize {
+        let events = self.talk.fake.events(portal().as_str()).into_iter();
+        events.filter(|event| event.redacted_by.is_some()).count()
+    }
+}
+
+#[tokio::test]
+async fn a_restart_sends_nothing_that_was_deleted_while_it_waited() {
+    let mut it = TwoPeople::begin(false).await;
+    let wrong = it.alice_says("wrong chat, sorry").await;
+    it.go_on().await;
+    it.push(&[redaction(&wrong, "@alice:hs.test")]).await;
+    it.restart();
+    it.samuel_is_there().await;
+    assert_eq!(it.talk.fake.sent(&portal()), 0);
+    it.alice_says("hello").await;
+    it.go_on().await;
+    assert_eq!(it.talk.fake.sent(&portal()), 1);
+}
+
+#[tokio::test]
+async fn what_was_sent_before_a_restart_is_found_and_deleted() {
+    let mut it = TwoPeople::begin(true).await;
+    let hello = it
+        .alice_sends(&json!({"msgtype": "m.text", "body": "hello"}))
+        .await;
+    it.push(&[]).await;
+    it.talk.keep(&hello);
+    let id = hello["event_id"].as_str().unwrap();
+    let effect = forward(id, RoomRole::Portal(1), true);
+    let number = it.talk.put_due(effect.clone());
+    it.talk.carry_out(number).await;
+    assert_eq!(it.talk.fake.sent(&portal()), 1);
+    // As if the crash had come before it was written down.
+    let key = (Digest::of(origin()), Digest::of(id), Digest::of(portal()));
+    let mut batch = Batch::new();
+    batch.delete::<EventCopies>(&key);
+    it.talk.store.apply(batch).unwrap();
+    it.talk.keep(&hello);
+    it.talk.put_due(effect);
+    it.restart();
+    it.talk.clock.advance(Duration::from_secs(60));
+    it.push(&[redaction(&hello, "@alice:hs.test")]).await;
+    it.go_on().await;
+    assert_eq!(it.talk.fake.sent(&portal()), 1);
+    assert_eq!(it.redacted_in_portal(), 1);
+}
+
+#[tokio::test]
+async fn a_file_that_is_deleted_during_its_transfer_is_not_sent() {
+    let mut it = TwoPeople::begin(true).await;
+    let file = ("application/octet-stream".to_owned(), vec![7; 100]);
+    it.talk
+        .fake
+        .with(|server| server.media.insert("video".to_owned(), file));
+    let video = json!({"msgtype": "m.video", "body": "harbour.mp4",
+                       "file": {"url": "mxc://far.example/video", "v": "v2", "iv": "a",
+                                "key": {"k": "b"}}});
+    let video = it.alice_sends(&video).await;
+    it.push(std::slice::from_ref(&video)).await;
+    let held = it.talk.fake.hold("/media/download/", "");
+    let (engine, clock) = (it.talk.engine.clone(), it.talk.clock.clone());
+    let deletes = async move {
+        held.comes().await;
+        clock.advance(Duration::from_secs(5));
+        let body = json!({"events": [redaction(&video, "@alice:hs.test")]});
+        let body = Transaction::parse(body.to_string().as_bytes()).unwrap();
+        engine.accept_transaction(body).await.unwrap();
+    };
+    tokio::join!(it.go_on(), deletes);
+    assert_eq!(it.talk.fake.sent(&portal()), 0);
+}
+
 /// It may have been sent before it was written down that it would be.
 #[tokio::test]
 async fn what_waited_when_the_service_crashed_counts_as_sent() {
@@ -168,11 +255,8 @@ async fn a_deletion_is_not_told_of_that_the_homeserver_knows_nothing_about() {
     it.go_on().await;
     let of = it.talk.carries();
     assert_eq!((of.len(), it.talk.fake.sent(&portal())), (0, 1));
-    let copies = it
-        .talk
-        .store
-        .scan::<EventCopies>(&prefix(&origin()), None, 9);
-    let ((_, of, _), _) = copies.unwrap().remove(0);
+    let copies = it.talk.store.scan::<EventSources>(&[], None, 9);
+    let of = copies.unwrap().remove(0).1.event;
     // It is gone already.
     it.talk.fake.refuse("/redact/", 404);
     let number = it.talk.put_due(redact_copy(of.as_str()));

@@ -76,6 +76,118 @@ async fn the_copies_of_a_person_are_redacted_and_nobody_elses() {
     assert_eq!(redacted().len(), 4);
 }
 
+fn kims_portal() -> OwnedRoomId {
+    room_id!("!kims:hs.test").to_owned()
+}
+
+/// A group of Alice, `@sam` and `@kim`, who are masked, with all ghosts in their rooms.
+async fn masked_group() -> Talk {
+    let mut group = talk();
+    group.direct = false;
+    let (room, status) = (Some(kims_portal()), PortalStatus::Joined);
+    let home = Home::Portal { room, status };
+    group.people.push(participant("kimberly", "kim", home));
+    let it = Talk::at(origin(), &group).await;
+    let (kim, alice) = (user_id!("@_dm_kim:hs.test"), alices_ghost());
+    for ghost in [&sam(), &Ghost::new(kim.to_owned()), &alice] {
+        it.engine.machines().provision(ghost, "X").await.unwrap();
+    }
+    it.fake
+        .add_room(&origin(), &[user_id!("@alice:hs.test"), &sam(), kim]);
+    it.fake
+        .add_room(&portal(), &[&alice, kim, user_id!("@samuel:hs.test")]);
+    let kimberly = user_id!("@kimberly:hs.test");
+    it.fake
+        .add_room(&kims_portal(), &[&alice, &sam(), kimberly]);
+    it
+}
+
+impl Talk {
+    /// Notes that Sam's ghost has sent the copy of an event of his portal.
+    async fn sam_has_said(&self, original: &OwnedEventId, there: &OwnedRoomId) -> OwnedEventId {
+        let content = serde_json::value::to_raw_value(&json!({"body": "x"})).unwrap();
+        let acting = self.engine.as_user(&sam()).unwrap();
+        let transaction = format!("{original} {there}").into();
+        let copy = self
+            .engine
+            .homeserver()
+            .send_message(
+                acting.actor(),
+                there,
+                "m.room.message",
+                &content,
+                transaction,
+            )
+            .await
+            .unwrap();
+        let mut batch = Batch::new();
+        let noted = NewCopy {
+            source: &portal(),
+            event: original,
+            target: there,
+            copy: &copy,
+            by: 1,
+        };
+        self.engine.note_copy(&noted, &mut batch).unwrap();
+        self.store.apply(batch).unwrap();
+        copy
+    }
+
+    fn is_redacted(&self, room: &OwnedRoomId, event: &OwnedEventId) -> bool {
+        let events = self.fake.events(room.as_str());
+        let event = events.iter().find(|it| it.id.as_str() == event.as_str());
+        event.unwrap().redacted_by.is_some()
+    }
+}
+
+fn redact(of: &OwnedEventId, target: RoomRole) -> Effect {
+    Effect::RedactCopy {
+        event: owned_event_id!("$redaction"),
+        of: of.clone(),
+        sender: 0,
+        target,
+    }
+}
+
+#[tokio::test]
+async fn what_a_masked_person_has_said_is_deleted_for_all_in_the_origin() {
+    let mut it = masked_group().await;
+    let original = owned_event_id!("$original");
+    let here = it.sam_has_said(&original, &origin()).await;
+    let there = it.sam_has_said(&original, &kims_portal()).await;
+    let other = it
+        .sam_has_said(&owned_event_id!("$other"), &kims_portal())
+        .await;
+    for target in [RoomRole::Portal(1), RoomRole::Portal(2)] {
+        let number = it.put_due(redact(&here, target));
+        it.carry_out(number).await;
+    }
+    assert!(it.is_redacted(&kims_portal(), &there));
+    assert!(!it.is_redacted(&kims_portal(), &other));
+    assert!(it.outbox(&portal()).is_empty());
+}
+
+#[tokio::test]
+async fn what_a_moderator_deletes_on_its_way_to_a_portal_does_not_arrive_there() {
+    let mut it = masked_group().await;
+    let original = owned_event_id!("$original");
+    let here = it.sam_has_said(&original, &origin()).await;
+    let number = it.put_due(redact(&here, RoomRole::Portal(2)));
+    it.carry_out(number).await;
+    // Where it comes from, the deletion waits behind it.
+    let expected = Effect::RedactCopy {
+        event: owned_event_id!("$redaction"),
+        of: original,
+        sender: 1,
+        target: RoomRole::Portal(2),
+    };
+    let waiting = it.outbox(&portal());
+    let [(_, QueuedEffect::Conversation { effect, .. })] = &waiting[..] else {
+        panic!("{waiting:?}");
+    };
+    assert_eq!(*effect, expected);
+}
+
 #[tokio::test]
 async fn only_who_may_redact_deletes_the_words_of_those_whom_they_remove() {
     let it = group().await;

@@ -155,6 +155,26 @@ async fn a_group_is_called_the_same_in_every_room_and_after_nobody() -> Result<(
 }
 
 #[tokio::test]
+async fn a_moderator_deletes_for_all_what_a_masked_person_has_said() -> Result<()> {
+    let Group {
+        story: _story,
+        kim: _kim,
+        chat,
+        sams,
+        kims,
+    } = group("Rowers").await?;
+    sams.says("you row like a duck").await?;
+    let here = chat.sees("you row like a duck").await?;
+    let there = kims.sees("you row like a duck").await?;
+    chat.redacts(&here.event_id).await?;
+    kims.sees_where("the deletion", |seen| {
+        seen.event_type == "m.room.redaction" && seen.content["redacts"] == there.event_id.as_str()
+    })
+    .await?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_chat_of_two_has_a_name_if_somebody_gives_it_one() -> Result<()> {
     let story = masked(quick()).await?;
     let chat = story.alice_writes(LINE).await?;
