@@ -180,9 +180,10 @@ impl Control {
         made_at.is_some_and(|made_at| made_at + PERSON_WAIT <= now)
     }
 
-    /// Returns whether the bot made the room, and its person never came.
+    /// Returns whether the bot made the room and still waits for its person, who never came.
     pub(in crate::engine) fn was_never_entered(&self) -> bool {
-        self.made_at.is_some() && self.greeted_at.is_none()
+        let waits = self.phase == ControlPhase::Looking;
+        waits && self.made_at.is_some() && self.greeted_at.is_none()
     }
 
     /// Applies the result of the room's check. Returns what to do and whether to greet.

@@ -303,7 +303,7 @@ async fn a_command_whose_key_cannot_come_during_an_outage_goes_on_waiting() {
     let control = actor.room.record.control.as_mut().unwrap();
     control.waiting.push(("$one".try_into().unwrap(), NOW));
     actor.room.commit(Batch::new(), []).unwrap();
-    let minutes = |n| std::time::Duration::from_secs(n * 60);
+    let minutes = |n: u64| std::time::Duration::from_secs(n * 60);
     house.fake.begin_outage(Outage::Failing(500));
     for _ in 0..3 {
         house.clock.advance(minutes(5));
