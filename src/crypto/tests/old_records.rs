@@ -1,6 +1,6 @@
 //! What a ghost keeps of long conversations, and of people it has introduced.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use matrix_sdk_crypto::{
     Account,
@@ -18,7 +18,10 @@ use super::{
     },
     *,
 };
-use crate::store::Batch;
+use crate::{
+    clock::{Clock as _, SystemClock, Timestamp},
+    store::Batch,
+};
 
 const ALICE: &str = "@alice:hs.test";
 const HOUR: Duration = Duration::from_secs(3600);
@@ -140,8 +143,8 @@ async fn the_replay_records_of_a_session_go_with_it_whatever_deleted_it() {
 /// A world with the time of the system, by which the library says when it saw devices and used
 /// sessions.
 async fn world_of_now() -> World {
-    let system = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    let clock = Arc::new(TestClock::at(system.as_millis() as u64));
+    let Timestamp(now) = SystemClock.now();
+    let clock = Arc::new(TestClock::at(now));
     let world = World::with(|settings| settings.clock = clock.clone()).await;
     let world = World { clock, ..world };
     world.machines.provision(sam(), "Sam").await.unwrap();

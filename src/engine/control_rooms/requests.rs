@@ -1,6 +1,6 @@
 //! Requests by askers under the policy `ask`, as the owner sees them.
 
-use ruma::{OwnedEventId, OwnedUserId, RoomId, UserId};
+use ruma::{OwnedEventId, OwnedUserId};
 use serde_json::{Value, json, value::RawValue};
 
 use crate::{

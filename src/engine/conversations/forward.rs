@@ -23,7 +23,7 @@ use crate::{
     },
     ids::Person,
     introduction::Refusal,
-    matrix::Fate,
+    matrix::{Fate, MatrixError},
     relay::{self, Context, Masking, TranslateError},
     store::{Batch, prefix},
 };

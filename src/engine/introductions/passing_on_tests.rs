@@ -195,7 +195,7 @@ impl Chat {
     }
 
     /// The effects that are due.
-    fn due(&self) -> Vec<Effect> {
+    fn due_effects(&self) -> Vec<Effect> {
         let due = self
             .store
             .scan::<Outbox>(&prefix(&here().to_owned()), None, 100);
@@ -404,7 +404,7 @@ async fn an_encrypted_request_to_verify_a_ghost_is_declined_and_shown_to_nobody(
             let request = json!({ "msgtype": "m.key.verification.request", "body": "", "to": of });
             chat.says(request).await;
         }
-        let due = chat.due();
+        let due = chat.due_effects();
         assert!(
             matches!(due[..], [Effect::DeclineVerification { .. }]),
             "{due:?}"
