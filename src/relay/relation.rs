@@ -1,5 +1,6 @@
 //! Relations of events: replies, threads, edits, reactions, votes.
 
+use ruma::EventId;
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -77,7 +78,19 @@ pub(super) fn translate(
     own.remove(IN_REPLY_TO);
     let mut out = scrub.fields(&own);
     out.insert("event_id".to_owned(), Value::String(target.to_string()));
-    let falls_back = is_falling_back(&out);
+    put_reply(&mut out, reply, &target, is_thread, remarks);
+    Ok(Some(Value::Object(out)))
+}
+
+/// Adds the reply to the translated relation to `target`.
+fn put_reply(
+    out: &mut Map<String, Value>,
+    reply: Reply,
+    target: &EventId,
+    is_thread: bool,
+    remarks: &mut Vec<SenderRemark>,
+) {
+    let falls_back = is_falling_back(out);
     match reply {
         Reply::None => {}
         Reply::To(event) => {
@@ -85,10 +98,8 @@ pub(super) fn translate(
         }
         // Clients without threads then show it as a reply to the first message of the thread.
         Reply::Unknown if is_thread => {
-            out.insert(
-                IN_REPLY_TO.to_owned(),
-                json!({ "event_id": target.as_str() }),
-            );
+            let to_target = json!({ "event_id": target.as_str() });
+            out.insert(IN_REPLY_TO.to_owned(), to_target);
             if !falls_back {
                 out.insert("is_falling_back".to_owned(), Value::Bool(true));
                 remarks.push(SenderRemark::WithoutReply);
@@ -96,7 +107,6 @@ pub(super) fn translate(
         }
         Reply::Unknown => remarks.push(SenderRemark::WithoutReply),
     }
-    Ok(Some(Value::Object(out)))
 }
 
 /// Translates the relation of an event in an unknown thread: it may still be a reply.

@@ -101,17 +101,12 @@ impl Transition {
             Input::OriginRenamed { person } => {
                 self.sync_all_portals(RoomRole::Portal(*person), None)
             }
-            Input::NotDeleted { role, cause, text } => {
-                let text = text.clone();
-                self.send_notice(*role, Notice::NotForwarded { text }, cause);
-            }
+            Input::NotDeleted { role, cause, text } => self.say_why_not(*role, text, cause),
             Input::RedactedOnItsWay { .. } => self.redacted_on_its_way(input),
-            Input::NotForwarded { role, event, text } => self.send_notice(
-                *role,
-                Notice::NotForwarded { text: text.clone() },
-                // One event can have several remarks.
-                &format!("{event} {text}"),
-            ),
+            // One event can have several remarks.
+            Input::NotForwarded { role, event, text } => {
+                self.say_why_not(*role, text, &format!("{event} {text}"));
+            }
             Input::HandleClosed { ghost } => self.handle_closed(ghost),
             Input::End => self.end(),
         }
@@ -381,6 +376,12 @@ impl Transition {
     }
 
     /// Sends a notice to a room, once for each cause.
+    /// Says why something was not forwarded, or not deleted elsewhere.
+    fn say_why_not(&mut self, role: RoomRole, text: &str, cause: &str) {
+        let text = text.to_owned();
+        self.send_notice(role, Notice::NotForwarded { text }, cause);
+    }
+
     fn send_notice(&mut self, role: RoomRole, notice: Notice, cause: &str) {
         let cause = cause.to_owned();
         self.emit(role, Effect::SendNotice { notice, cause });

@@ -421,8 +421,6 @@ async fn somebody_of_a_silent_server_costs_the_next_messages_of_a_group_nothing(
     let far = Person::new(&world.fake, "@far:silent.test").await;
     world.fake.set_unreachable("silent.test", true);
     let all = [alice.user(), far.user()];
-    // It is asked in the background.
-    let _held = world.fake.hold("/keys/query", "@far:silent.test");
     let (flushes, _, sealed) = cost_without(&world, &all, &[alice.user()]).await;
     assert_eq!((flushes, sealed), (0, 0), "no key is shared again");
 }

@@ -18,7 +18,7 @@ use crate::{
         room::Room,
     },
     ids::Ghost,
-    introduction::Effect,
+    introduction::{Effect, Phase},
     matrix::{Fate, bounds::DeadLetterReason},
     store::{Batch, StoreError},
 };
@@ -184,9 +184,12 @@ impl Room {
 
     async fn hear_since_invite(&mut self, ghost: &Ghost) -> Result<(), EngineError> {
         let mut introductions = self.record.introductions.iter();
-        if !introductions.any(|introduction| introduction.ghost == *ghost) {
+        let Some(introduction) = introductions.find(|it| it.ghost == *ghost) else {
             return Ok(());
-        }
+        };
+        // The last look goes on until it has heard everything that the asker has said.
+        let closing = introduction.phase == Phase::Closing;
+        let asker = closing.then(|| introduction.invite.asker.clone());
         let mut left: Vec<(RoomEvent, Box<RawValue>)> = Vec::new();
         let mut read = Ok(());
         for (event, json) in self.engine.read_back(ghost, &self.id).await? {
@@ -210,6 +213,9 @@ impl Room {
                         .get::<Rooms>(&self.id)?
                         .unwrap_or_default();
                     self.written = None;
+                    if asker.as_ref() == Some(&event.sender) {
+                        read = Err(error);
+                    }
                     left.push((event, json));
                 }
                 Err(error) => {

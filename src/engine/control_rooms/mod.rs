@@ -6,3 +6,4 @@ pub(in crate::engine) mod requests;
 pub(in crate::engine) mod tasks;
 #[cfg(test)]
 pub(in crate::engine) mod tests;
+pub(in crate::engine) mod waiting;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use ruma::OwnedEventId;
+
 use crate::{
     conversation::{Conversation, Effect, Input, Notice, RoomRole},
     crypto::{DecryptError, Distrust},
@@ -95,42 +97,13 @@ impl Room {
             {
                 let role = role.unwrap_or_else(|| conversation.home_of(*sender));
                 self.forget_retained(conversation, event, batch)?;
-                let too_large;
-                let text = match error {
-                    EngineError::KeyOnItsWay
-                    | EngineError::KeyUnlikely
-                    | EngineError::Decrypt(
-                        DecryptError::NoKey { .. } | DecryptError::KeyBeginsLater { .. },
-                    ) => match self.note_lost_session(conversation, role, event, batch)? {
-                        Some(text) => text,
-                        // They were told of an earlier message of the session.
-                        None => return Ok(Vec::new()),
-                    },
-                    EngineError::Decrypt(DecryptError::Untrusted(distrust)) => {
-                        distrusted_text(*distrust)
-                    }
-                    EngineError::Decrypt(DecryptError::NotUnderstood) => {
-                        TranslateError::Malformed.notice_text()
-                    }
-                    // A replayed or forged event: it is not forwarded, and nobody is told.
-                    EngineError::Decrypt(
-                        DecryptError::Replayed { .. } | DecryptError::Malformed(_),
-                    ) => return Ok(Vec::new()),
-                    EngineError::FileUnavailable
-                    | EngineError::Matrix(
-                        MatrixError::MediaUnavailable { .. } | MatrixError::MediaMissing,
-                    ) => NO_FILE,
-                    EngineError::Matrix(MatrixError::MediaTooLarge { limit }) => {
-                        too_large = file_too_large(*limit);
-                        &too_large
-                    }
-                    _ => not_delivered(conversation),
-                };
-                vec![Input::NotForwarded {
+                let text = self.text_of_failure(conversation, role, event, error, batch)?;
+                let told = text.map(|text| Input::NotForwarded {
                     role,
                     event: event.clone(),
-                    text: text.to_owned(),
-                }]
+                    text,
+                });
+                told.into_iter().collect()
             }
             (Effect::FollowUpgrade { to, by }, _) => vec![Input::UpgradeFailed {
                 to: to.clone(),
@@ -151,6 +124,46 @@ impl Room {
             (Effect::EnsurePortal { person }, _) => vec![Input::PortalFailed { person: *person }],
             _ => Vec::new(),
         })
+    }
+
+    /// Returns what the sender of a message reads that could not be forwarded; `None` if nobody is
+    /// told.
+    fn text_of_failure(
+        &self,
+        conversation: &Conversation,
+        role: RoomRole,
+        event: &OwnedEventId,
+        error: &EngineError,
+        batch: &mut Batch,
+    ) -> Result<Option<String>, EngineError> {
+        let text = match error {
+            EngineError::KeyOnItsWay
+            | EngineError::KeyUnlikely
+            | EngineError::Decrypt(
+                DecryptError::NoKey { .. } | DecryptError::KeyBeginsLater { .. },
+            ) => match self.note_lost_session(conversation, role, event, batch)? {
+                Some(text) => text,
+                // They were told of an earlier message of the session.
+                None => return Ok(None),
+            },
+            EngineError::Decrypt(DecryptError::Untrusted(distrust)) => distrusted_text(*distrust),
+            EngineError::Decrypt(DecryptError::NotUnderstood) => {
+                TranslateError::Malformed.notice_text()
+            }
+            // A replayed or forged event: it is not forwarded.
+            EngineError::Decrypt(DecryptError::Replayed { .. } | DecryptError::Malformed(_)) => {
+                return Ok(None);
+            }
+            EngineError::FileUnavailable
+            | EngineError::Matrix(
+                MatrixError::MediaUnavailable { .. } | MatrixError::MediaMissing,
+            ) => NO_FILE,
+            EngineError::Matrix(MatrixError::MediaTooLarge { limit }) => {
+                return Ok(Some(file_too_large(*limit)));
+            }
+            _ => not_delivered(conversation),
+        };
+        Ok(Some(text.to_owned()))
     }
 
     /// Tells the sender of a message that waits for somebody who can read it. Sent at once, since an

@@ -108,7 +108,7 @@ impl Room {
                 Ok(_) => return Ok(()),
                 Err(error) if error.has_errcode("M_FORBIDDEN") => refused = Some(error),
                 // It is gone already.
-                Err(error) if error.has_errcode("M_NOT_FOUND") => return Ok(()),
+                Err(error) if error.is_missing() => return Ok(()),
                 Err(error) => return Err(error.into()),
             }
         }

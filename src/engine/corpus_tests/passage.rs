@@ -420,9 +420,13 @@ fn names_sender(text: &str, content: &Value) -> bool {
             .any(|id| text.contains(id))
 }
 
-/// Returns whether a text in lower case names Alice's homeserver where no person writes.
+/// Returns whether a text in lower case names Alice's homeserver where neither a person nor a bot
+/// writes what others shall read or open.
 fn names_server(pointer: &str, text: &str) -> bool {
-    const WRITTEN: [&str; 11] = [
+    const WRITTEN: [&str; 14] = [
+        "admin_contact",
+        "email",
+        "external_url",
         "body",
         "filename",
         "formatted_body",

@@ -55,6 +55,21 @@ impl IntroductionStep<'_> {
         self.pass_on_next_or_close();
     }
 
+    /// Gives up what was said while nobody else was in the room: it is not for those who have come
+    /// since.
+    pub(super) fn give_up_private_words(&mut self) {
+        let due = self.state.pending.iter_mut().filter(|it| it.is_due());
+        let given_up: Vec<OwnedEventId> = due
+            .map(|pending| {
+                pending.done = true;
+                pending.event.clone()
+            })
+            .collect();
+        for event in &given_up {
+            self.tell(event, IntroductionNotice::NotPassedOn);
+        }
+    }
+
     /// Gives up every message that is due, since not all owners can read this one. Each of the
     /// others would be tried as long, and hold up the whole room. The reply speaks of all.
     pub(super) fn give_up_all(&mut self, event: &OwnedEventId) {

@@ -182,7 +182,11 @@ impl IntroductionStep<'_> {
         let guests = view.invited().filter(other).count();
         // Decided only once: the owner's own invite must not turn the chat into a group later.
         if self.state.owner_invited_at.is_none() {
+            let was_direct = self.state.direct;
             self.state.direct = others == 1 && guests == 0;
+            if was_direct && !self.state.direct && self.state.accepted {
+                self.give_up_private_words();
+            }
         }
     }
 

@@ -425,6 +425,7 @@ fn the_asker_is_told_what_the_owner_of_a_strict_handle_may_not_be_able_to_read()
 #[test]
 fn the_ghost_of_an_owner_who_has_accepted_stays_and_listens_like_the_others() {
     let mut group = Group::of(&[("sam", "asks first")]);
+    group.view = view(&[("@eve:example.org", "join")]);
     group.carry_out();
     group.after(6_000);
     group.carry_out();

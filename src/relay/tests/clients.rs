@@ -263,6 +263,7 @@ fn the_name_that_a_profile_puts_into_the_words_stays_behind() {
     edit["m.relates_to"] = json!({ "rel_type": "m.replace", "event_id": "$one" });
     let mut caption = message("m.image", "Alice Harbour: hi", html);
     caption["filename"] = json!("a.png");
+    caption["url"] = json!("mxc://hs.test/a");
     for (content, body) in [
         (message("m.text", "Alice Harbour: hi", html), "hi"),
         (

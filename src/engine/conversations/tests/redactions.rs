@@ -164,7 +164,8 @@ async fn what_was_sent_before_a_restart_is_found_and_deleted() {
     it.talk.clock.advance(Duration::from_secs(60));
     it.push(&[redaction(&hello, "@alice:hs.test")]).await;
     it.go_on().await;
-    assert_eq!(it.talk.fake.sent(&portal()), 1);
+    let sent = it.talk.fake.sent(&portal());
+    assert_eq!(sent, 2, "the message and its deletion");
     assert_eq!(it.redacted_in_portal(), 1);
 }
 
