@@ -77,6 +77,9 @@ const UPGRADE: Duration = Duration::from_secs(15);
 const LEAVE_REFUSED: Duration = Duration::from_secs(60 * 60);
 /// How long an encrypted message in the inbox is tried. Then its sender is told.
 const UNREADABLE: Duration = Duration::from_secs(2 * 60);
+/// How long the events before one that arrived after a gap are looked for. Less than for the event
+/// itself: a limit is known by its length, and this one must not use up the other.
+const GAP: Duration = Duration::from_secs(90);
 /// How long an effect of a control room is tried.
 const CONTROL_ROOM: Duration = Duration::from_secs(5 * 60);
 
@@ -99,7 +102,7 @@ pub(in crate::engine) enum Retry {
 
 impl Retry {
     /// The events before one that arrived after a gap.
-    pub(in crate::engine) const UNREAD_GAP: Self = Self::For(UNREADABLE);
+    pub(in crate::engine) const UNREAD_GAP: Self = Self::For(GAP);
 
     /// Returns how long an item in the inbox is tried.
     pub(in crate::engine) fn of_arrival(arrived: &InboxItem) -> Self {

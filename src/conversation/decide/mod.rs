@@ -375,13 +375,13 @@ impl Transition {
         }
     }
 
-    /// Sends a notice to a room, once for each cause.
     /// Says why something was not forwarded, or not deleted elsewhere.
     fn say_why_not(&mut self, role: RoomRole, text: &str, cause: &str) {
         let text = text.to_owned();
         self.send_notice(role, Notice::NotForwarded { text }, cause);
     }
 
+    /// Sends a notice to a room, once for each cause.
     fn send_notice(&mut self, role: RoomRole, notice: Notice, cause: &str) {
         let cause = cause.to_owned();
         self.emit(role, Effect::SendNotice { notice, cause });

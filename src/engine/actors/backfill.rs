@@ -187,7 +187,8 @@ impl Room {
         let Some(introduction) = introductions.find(|it| it.ghost == *ghost) else {
             return Ok(());
         };
-        // The last look goes on until it has heard everything that the asker has said.
+        // What our own homeserver does not hand out now is waited for by the last look: after it the
+        // ghost is gone.
         let closing = introduction.phase == Phase::Closing;
         let asker = closing.then(|| introduction.invite.asker.clone());
         let mut left: Vec<(RoomEvent, Box<RawValue>)> = Vec::new();
@@ -213,7 +214,7 @@ impl Room {
                         .get::<Rooms>(&self.id)?
                         .unwrap_or_default();
                     self.written = None;
-                    if asker.as_ref() == Some(&event.sender) {
+                    if error.is_of_own_homeserver() && asker.as_ref() == Some(&event.sender) {
                         read = Err(error);
                     }
                     left.push((event, json));

@@ -56,7 +56,9 @@ impl Synced {
         let timeline = joined.timeline.iter();
         self.waiting_bytes += timeline.map(|json| json.get().len()).sum::<usize>();
         if self.waiting_bytes > WAITING_BYTES {
-            (joined.timeline, joined.prev_batch) = (Vec::new(), None);
+            // If the history cannot be read now, the room reads it before this event.
+            let newest = joined.timeline.pop();
+            (joined.timeline, joined.prev_batch) = (Vec::from_iter(newest), None);
         }
         let room = room.clone();
         self.gaps.push(Gap { room, joined });

@@ -70,6 +70,11 @@ impl Room {
                         .machines()
                         .mark_device_lists_outdated(&introduction.ghost, came)
                         .await;
+                    // Whom somebody else removes has not gone by themselves.
+                    let membership = match membership {
+                        "leave" if event.sender != *user => "ban",
+                        membership => membership,
+                    };
                     Some(Input::Member {
                         user,
                         membership: membership.to_owned(),

@@ -140,7 +140,8 @@ impl Engine {
         {
             return Err(EngineError::StoreSetBack);
         }
-        if history.outdates(held.as_ref()) {
+        let was_set_back = history.outdates(held.as_ref());
+        if was_set_back {
             tracing::warn!(
                 "the homeserver's database was set back; it is asked for everything anew"
             );
@@ -148,8 +149,25 @@ impl Engine {
             // to-device messages unseen. Lost rooms are found by the round that follows.
             clear::<SyncTokens>(self.store())?;
         }
-        let newest = history.stamps.last().into_iter().chain(&held);
-        let newest = newest.map(|stamp| stamp.number).max().unwrap_or_default();
+        let known = held.as_ref().map_or(0, |held| held.number);
+        let newest = history.stamps.last();
+        // The homeserver did not take it. With one more it would seem to have been set back.
+        let unsent = newest.filter(|newest| !was_set_back && newest.number > known);
+        let stamp = match unsent {
+            Some(unsent) => unsent.clone(),
+            None => {
+                let newest = newest.map_or(0, |newest| newest.number).max(known);
+                self.next_stamp(&history, newest).await?
+            }
+        };
+        self.homeserver()
+            .set_account_data(acting, STAMP_TYPE, &stamp)
+            .await?;
+        Ok(())
+    }
+
+    /// Makes the stamp after number `newest`, and keeps it.
+    async fn next_stamp(&self, history: &StampHistory, newest: u64) -> Result<Stamp, EngineError> {
         let stamp = Stamp {
             number: newest.saturating_add(1),
             mark: Alphanumeric.sample_string(&mut *self.rng(), MARK_CHARS),
@@ -161,9 +179,6 @@ impl Engine {
             batch.delete::<Stamps>(&old.number);
         }
         self.store().commit(batch).await?;
-        self.homeserver()
-            .set_account_data(acting, STAMP_TYPE, &stamp)
-            .await?;
-        Ok(())
+        Ok(stamp)
     }
 }

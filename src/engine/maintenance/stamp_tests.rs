@@ -169,7 +169,8 @@ async fn an_older_copy_of_a_store_is_refused_and_an_older_homeserver_is_not() {
 
 #[tokio::test]
 async fn no_crash_between_the_two_writes_raises_an_alarm() {
-    for when in [When::Before, When::After] {
+    // One that did not get there is sent again.
+    for (when, count) in [(When::Before, 2), (When::After, 3)] {
         let fake = FakeHomeserver::start().await;
         let store = Store::in_memory();
         lives(&store, &fake, 0).await.unwrap();
@@ -181,7 +182,7 @@ async fn no_crash_between_the_two_writes_raises_an_alarm() {
         drop(first);
         lives(&store, &fake, 2).await.unwrap();
         let history = StampHistory::load(&store).unwrap();
-        assert_eq!(history.stamps.len(), 3);
+        assert_eq!(history.stamps.len(), count);
         let newest = serde_json::to_value(history.stamps.last()).unwrap();
         assert_eq!(held(&fake), Some(newest));
     }
@@ -236,4 +237,22 @@ fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
             std::fs::copy(entry.path(), target).unwrap();
         }
     }
+}
+
+#[tokio::test]
+async fn a_stamp_that_the_homeserver_does_not_take_does_not_look_like_a_database_that_was_set_back()
+{
+    let fake = FakeHomeserver::start().await;
+    let store = Store::in_memory();
+    lives(&store, &fake, 0).await.unwrap();
+    let mut batch = crate::store::Batch::new();
+    batch.put::<SyncTokens>(&sam(), &"s1".to_owned()).unwrap();
+    store.apply(batch).unwrap();
+    for seed in 1..6 {
+        let engine = engine(&store, &fake, seed).await;
+        fake.fail(1, When::Before);
+        assert!(engine.renew_stamp().await.is_err());
+    }
+    assert!(store.contains::<SyncTokens>(&sam()).unwrap());
+    assert_eq!(StampHistory::load(&store).unwrap().stamps.len(), 2);
 }

@@ -13,6 +13,9 @@ use crate::{
     store::{Batch, StoreError, prefix},
 };
 
+/// Maximum length of the id of a group session. Real ones have 43 bytes.
+const SESSION_ID_BYTES_MAX: usize = 64;
+
 /// Maximum number of records that are deleted in one write.
 pub(in crate::engine) const SWEPT_AT_ONCE: usize = 500;
 
@@ -88,5 +91,6 @@ fn session_of(json: &str) -> Option<String> {
         session_id: String,
     }
     let event: Encrypted = serde_json::from_str(json).ok()?;
-    Some(event.content.session_id)
+    let session = event.content.session_id;
+    (session.len() <= SESSION_ID_BYTES_MAX).then_some(session)
 }

@@ -396,7 +396,7 @@ impl IntroductionStep<'_> {
         if self.state.owner().is_some_and(|owner| owner == user) {
             match membership {
                 "join" => self.owner_came(),
-                "leave" | "ban" => self.owner_went(),
+                "leave" | "ban" => self.owner_went(membership == "leave"),
                 _ => {}
             }
         }
@@ -416,7 +416,8 @@ impl IntroductionStep<'_> {
         }
     }
 
-    fn owner_went(&mut self) {
+    fn owner_went(&mut self, by_themselves: bool) {
+        let has_declined = by_themselves && !self.state.owner_joined;
         self.state.owner_left = true;
         if let Phase::Lingering | Phase::Waiting { .. } = self.state.phase {
             if self.state.direct && !self.state.strict() {
@@ -425,8 +426,10 @@ impl IntroductionStep<'_> {
             self.leave(None);
             // Last, as it may take long. The invite came from the ghost: clients offer to block
             // the ghost, and not the asker.
-            self.effects.pop_if(|last| *last == Effect::Forget);
-            self.effects.extend([Effect::TellOwner, Effect::Forget]);
+            if has_declined {
+                self.effects.pop_if(|last| *last == Effect::Forget);
+                self.effects.extend([Effect::TellOwner, Effect::Forget]);
+            }
         }
     }
 
