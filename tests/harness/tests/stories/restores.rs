@@ -249,9 +249,12 @@ async fn introductions_under_way_end_with_a_word() -> Result<()> {
     story.world.service.start().await?;
     let shown = story.alice.devices_of(&story.ghost).await?;
     ensure!(shown.len() == 1, "{shown:?}");
-    for chat in [&known, &unknown] {
-        chat.sees_part("I couldn't decrypt your message for @sam")
-            .await?;
+    // In the room that the backup did not know, the new device reads none of two messages.
+    for (chat, words) in [
+        (&known, "I couldn't decrypt your message for @sam"),
+        (&unknown, "I couldn't decrypt this and other messages"),
+    ] {
+        chat.sees_part(words).await?;
         goodbye(chat, &story.ghost).await?;
     }
     story.ends_well(&known, &sams_of_known).await?;
