@@ -124,8 +124,13 @@ pub fn main() -> ExitCode {
 /// How long busy threads may take to end after the work is done.
 const THREADS_END_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Size of the stack of a worker thread, in bytes. What one event can lead to is a deep chain of calls,
+/// and without optimisation it takes more than the 2 MiB that a thread has by default.
+const STACK_BYTES: usize = 16 << 20;
+
 fn block_on<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .thread_stack_size(STACK_BYTES)
         .enable_all()
         .build()
         .map_err(CliError::Runtime)?;
