@@ -346,7 +346,8 @@ impl LocalService {
             StoreSource::Opened(admin) => admin.stamp_history().map_err(CliError::from),
             StoreSource::None => Ok(StampHistory::default()),
         };
-        checker.check_data(&history.map_err(problem_of)?).await
+        let history = history.map_err(problem_of)?;
+        checker.check_data_and_homeserver(&history).await
     }
 
     /// Checks that the homeserver has the ghosts, and that nothing is still to be done to any.

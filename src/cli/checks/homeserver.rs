@@ -198,38 +198,51 @@ impl Checker<'_> {
         Ok(keyless)
     }
 
-    /// Checks that the homeserver knows no newer state of the data folder.
-    pub async fn check_data(&self, history: &StampHistory) -> CheckResult {
+    /// Returns the stamp that the homeserver holds, if it holds one; or `None` if it keeps no account
+    /// data for us.
+    async fn held_stamp(&self) -> Result<Option<Option<Stamp>>, Problem> {
         let bot = self.setup.bot();
         let bot = bot.map_err(|error| Problem::of_message(&error.to_string()))?;
-        let held: Option<Stamp> = match self
+        let held = self
             .homeserver
             .account_data(Actor::user(&bot), STAMP_TYPE)
-            .await
-        {
-            Ok(held) => held,
-            Err(error) if error.missing_user().is_some() => None,
-            Err(error) if error.is_refusal() => {
-                return Ok(
-                    "the homeserver keeps no account data for us, so nobody would notice if the \
-                     data folder were set back"
-                        .to_owned(),
-                );
-            }
-            Err(error) => return Err(Problem::from_error(&error, "see the homeserver's log")),
-        };
+            .await;
         match held {
-            Some(held) if history.is_outdated_by(&held) => {
+            Ok(held) => Ok(Some(held)),
+            Err(error) if error.missing_user().is_some() => Ok(Some(None)),
+            Err(error) if error.is_refusal() => Ok(None),
+            Err(error) => Err(Problem::from_error(&error, "see the homeserver's log")),
+        }
+    }
+
+    /// Checks that the homeserver knows no newer state of the data folder.
+    pub async fn check_data(&self, history: &StampHistory) -> CheckResult {
+        match self.held_stamp().await? {
+            None => Ok(
+                "the homeserver keeps no account data for us, so nobody would notice if the data \
+                 folder were set back"
+                    .to_owned(),
+            ),
+            Some(Some(held)) if history.is_outdated_by(&held) => {
                 Err(Problem::of_message(&EngineError::StoreSetBack.to_string()))
             }
-            held if history.outdates(held.as_ref()) => Err(Problem::new(
+            Some(_) => Ok("the homeserver knows no newer state of the data folder".to_owned()),
+        }
+    }
+
+    /// Checks that neither the data folder nor the homeserver's database was set back. The service
+    /// starts after the latter, and heals what it can.
+    pub async fn check_data_and_homeserver(&self, history: &StampHistory) -> CheckResult {
+        let held = self.held_stamp().await?;
+        if held.is_some_and(|held| history.outdates(held.as_ref())) {
+            return Err(Problem::new(
                 "the homeserver's database was set back: it has lost what happened since then",
                 "restart Stonechat: it makes its users, their devices and keys again. Rooms that were \
                  made since then are lost; the people concerned are told in the rooms that they have, \
                  and others begin a new chat",
-            )),
-            _ => Ok("the homeserver knows no newer state of the data folder".to_owned()),
+            ));
         }
+        self.check_data(history).await
     }
 
     /// Checks that people cannot register names like ours. The namespace is not exclusive, so only

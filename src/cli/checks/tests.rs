@@ -556,7 +556,9 @@ async fn a_data_folder_that_was_set_back_is_told_what_to_do() {
     let checker = both.checker().await;
     checker.check_data(&history(7)).await.unwrap();
     checker.check_data(&history(8)).await.unwrap();
-    let problem = checker.check_data(&history(9)).await.unwrap_err();
+    checker.check_data(&history(9)).await.unwrap();
+    let set_back = checker.check_data_and_homeserver(&history(9)).await;
+    let problem = set_back.unwrap_err();
     assert!(
         problem.wrong.contains("homeserver's database was set back"),
         "{problem}"
