@@ -3,13 +3,15 @@
 use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
-use harness::{PATIENCE, Person, PersonOptions, ServiceOptions, World, WorldOptions, checks};
+use harness::{
+    Invite, PATIENCE, Person, PersonOptions, ServiceOptions, World, WorldOptions, checks,
+};
 use ruma::UserId;
 use serde_json::Value;
 
 use crate::{
     control_room::answered,
-    masked::{comes_to_portal, masks},
+    masked::masks,
     told::{LINE, Story, invited_to},
 };
 
@@ -161,7 +163,9 @@ async fn what_a_homeserver_lost_that_was_set_back_is_made_again() -> Result<()> 
     let erin = story.world.person("erin").await?;
     let chat = erin.starts_chat(&[&story.world.ghost("lock")?]).await?;
     chat.says(LINE).await?;
-    let (_, portal) = comes_to_portal(&carol).await?;
+    let by_alias = |invite: &Invite| invite.sender.localpart().starts_with("_dm_.p");
+    let invite = carol.invited(by_alias).await?;
+    let portal = carol.accepts(&invite).await?;
     portal.sees(LINE).await?;
     portal.says("and back").await?;
     chat.sees("and back").await?;
