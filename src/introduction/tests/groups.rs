@@ -521,16 +521,16 @@ proptest! {
         }
         for ((pause, input), whose, carry_out, refusals) in steps {
             group.now = later(group.now, pause);
-            // What happens in the room, all ghosts see; the rest concerns one of them.
+            // What happens in the room, all ghosts see; the rest concerns one of them, or all.
             match (&input, names.get(whose)) {
+                // A masked handle's ghost stays in a conversation.
+                (Input::Answered { masked: true, .. }, _) => {}
                 (Input::Message { .. } | Input::Member { .. }, _) | (_, None) => {
                     for ghost in group.open() {
                         group.feed(&ghost, &input);
                     }
                 }
                 (Input::Invited(_), Some(_)) => {}
-                // A masked handle's ghost stays in a conversation.
-                (Input::Answered { masked: true, .. }, Some(_)) => {}
                 (_, Some(name)) => group.feed(&ghost_of(name), &input),
             }
             if carry_out {
