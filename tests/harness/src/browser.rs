@@ -31,13 +31,13 @@ impl Browser {
     /// Opens a browser and signs in. What is said in the rooms is in the person's own log as well,
     /// since it is encrypted for all of their devices.
     pub async fn of(person: &Person, synapse: &Synapse) -> Result<Self> {
-        let programs = ["browser.mjs", "bundle.mjs", "page.mjs"];
         let program = install(
             "js/browser",
             "browser-person",
-            &programs,
+            &["browser.mjs", "bundle.mjs", "page.mjs"],
             Some("bundle.mjs"),
-        )?;
+        );
+        let program = program.await?;
         let folder = temporary_folder("browser")?;
         let mut command = Command::new("node");
         command

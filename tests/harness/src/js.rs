@@ -32,12 +32,12 @@ impl JsBot {
         localpart: &str,
         claim: Option<(&ruma::UserId, &str)>,
     ) -> Result<Self> {
-        let program = installed()?;
+        let program = install("js", "example-bot", &["bot.mjs"], None).await?;
         let user_id = synapse.register(localpart).await?;
         let folder = temporary_folder("js")?;
         let mut command = Command::new("node");
         command
-            .arg(program)
+            .arg(program.join("bot.mjs"))
             .args(["--homeserver", synapse.url().as_str().trim_end_matches('/')])
             .args(["--user", localpart, "--password", PASSWORD]);
         if let Some((stonechat, handle)) = claim {
@@ -88,20 +88,21 @@ impl JsBot {
     }
 }
 
-/// The bot with its packages beside it, in cargo's target folder; npm runs once.
-fn installed() -> Result<PathBuf> {
-    let folder = install("js", "example-bot", &["bot.mjs"], None)?;
-    Ok(folder.join("bot.mjs"))
+/// Copies a Node program with its packages beside it into a folder of cargo's target folder, and
+/// runs `then`, a program of its own, when something has changed. npm runs once. Two stories may ask
+/// at once.
+///
+/// It runs in a thread of its own: npm may take minutes, in which the people of the story go on.
+pub(crate) async fn install(
+    source: &'static str,
+    name: &'static str,
+    programs: &'static [&str],
+    then: Option<&'static str>,
+) -> Result<PathBuf> {
+    tokio::task::spawn_blocking(move || install_now(source, name, programs, then)).await?
 }
 
-/// Copies a Node program with its packages beside it into a folder of cargo's target folder, and
-/// runs `then`, a program of its own, when something has changed. Two stories may ask at once.
-pub(crate) fn install(
-    source: &str,
-    name: &str,
-    programs: &[&str],
-    then: Option<&str>,
-) -> Result<PathBuf> {
+fn install_now(source: &str, name: &str, programs: &[&str], then: Option<&str>) -> Result<PathBuf> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(source);
     let folder = target_folder()?.join(name);
     fs::create_dir_all(&folder)?;
@@ -130,7 +131,11 @@ pub(crate) fn install(
         for name in ["package.json", "package-lock.json"] {
             fs::copy(source.join(name), folder.join(name))?;
         }
-        run(&folder, "npm", &["ci", "--no-audit", "--no-fund"])?;
+        run(
+            &folder,
+            "npm",
+            &["ci", "--no-audit", "--no-fund", "--fetch-retries=5"],
+        )?;
     }
     if let Some(program) = then {
         run(&folder, "node", &[program])?;
