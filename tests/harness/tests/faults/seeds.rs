@@ -5,7 +5,11 @@
 //! Each round has a seed of its own. A round that fails prints it, and how to run it alone.
 //! `STONECHAT_ROUNDS=2000` is the long form.
 
-use std::{ops::Range, sync::Mutex, time::Instant};
+use std::{
+    ops::Range,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use futures_util::future::{join_all, try_join_all};
@@ -61,6 +65,16 @@ fn faults(plan: &Plan) -> Faults {
     }
 }
 
+/// The longest time between two things that go wrong, in milliseconds.
+const PAUSE: u64 = 4_000;
+
+/// After so many things that went wrong, nothing does for a while.
+const UNTIL_CALM: u64 = 6;
+
+/// How long nothing goes wrong then: what is waited for three seconds has that time once it is calm,
+/// however slow the machine is.
+const CALM: Duration = Duration::from_secs(10);
+
 /// What goes wrong around the rounds, until they are over.
 async fn weather(
     fake: &Fake,
@@ -70,7 +84,10 @@ async fn weather(
 ) -> Result<[u64; 3]> {
     let mut counts = [0; 3];
     loop {
-        let pause = plan.pause(4_000);
+        let is_calm = counts.iter().sum::<u64>() % UNTIL_CALM == UNTIL_CALM - 1;
+        let pause = plan
+            .pause(PAUSE)
+            .max(if is_calm { CALM } else { Duration::ZERO });
         if tokio::time::timeout(pause, over.wait_for(|over| *over))
             .await
             .is_ok()
@@ -86,6 +103,11 @@ async fn weather(
                 service.kill().await?;
                 tokio::time::sleep(plan.pause(200)).await;
                 service.launch()?;
+                // On a slow machine it would otherwise be killed again and again while it starts;
+                // now and then it is.
+                if plan.number(4) > 0 {
+                    service.ready().await?;
+                }
                 counts[0] += 1;
             }
             1 => {
