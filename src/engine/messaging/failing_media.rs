@@ -1,9 +1,10 @@
 //! Servers that did not hand out a file, and people whose files could not be had.
 //!
 //! A room waits for a file once. For ten minutes after it was given up, other files of the same
-//! server are tried only once, for a moment, and the next ones after another moment: nobody waits
-//! for them. A file that comes ends that. The name of a server is easily made up, so the same holds
-//! for a person after a second file, whatever server it was on, and until the time is over.
+//! server are tried for a moment only, and of each person who sends some one in a while: nobody waits
+//! for them. A file that comes ends that. Anybody can name a file that a server never hands out, so
+//! what one person sends costs no other person a try. The name of a server is easily made up, so the
+//! same holds for a person after a second file, whatever server it was on, and until the time is over.
 
 use std::{
     collections::HashMap,
@@ -17,9 +18,9 @@ use crate::{clock::Timestamp, engine::Engine};
 
 /// How long a server counts as failing after one of its files was given up.
 const FAILING_FOR: Duration = Duration::from_secs(10 * 60);
-/// How long a file of a failing server may take to begin.
+/// How long a file of a failing server or person may take to begin.
 const SHORT_WAIT: Duration = Duration::from_secs(2);
-/// How long no file of a failing server is tried after one was.
+/// How long no file of a person is tried after one was, if they or its server are failing.
 const PAUSE: Duration = Duration::from_secs(20);
 /// The number of a person's files that are given up within that time from which on their files are
 /// not waited for.
@@ -59,13 +60,23 @@ struct FailedFiles {
     last: Timestamp,
     /// How many there were.
     files: u32,
-    /// When a file was tried last.
+    /// When a file of the person was tried last.
     tried_at: Timestamp,
 }
 
 impl FailedFiles {
     fn is_recent(&self, now: Timestamp) -> bool {
         now.since(self.last) < FAILING_FOR
+    }
+}
+
+/// Forgets those that failed longest ago, if too many are remembered.
+fn forget_oldest(known: &mut HashMap<FileSource, FailedFiles>) {
+    while known.len() > REMEMBERED_MAX
+        && let Some(oldest) = known.iter().min_by_key(|(_, failed)| failed.last)
+    {
+        let oldest = oldest.0.clone();
+        known.remove(&oldest);
     }
 }
 
@@ -83,38 +94,42 @@ impl FailingMedia {
         now: Timestamp,
     ) -> Option<Duration> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut waits = None;
-        for source in FileSource::both(server, sender) {
-            let Some(failed) = known.get(&source) else {
-                continue;
-            };
-            if !failed.is_recent(now) || failed.files < source.files_max() {
-                continue;
-            }
-            let is_tried = now.since(failed.tried_at) >= PAUSE;
-            let wait = if is_tried { SHORT_WAIT } else { Duration::ZERO };
-            waits = Some(waits.map_or(wait, |other: Duration| other.min(wait)));
+        let sources = FileSource::both(server, sender);
+        let is_failing = sources.iter().any(|source| {
+            let failed = known.get(source);
+            failed.is_some_and(|it| it.is_recent(now) && it.files >= source.files_max())
+        });
+        if !is_failing {
+            return None;
         }
-        if waits == Some(SHORT_WAIT) {
-            for source in FileSource::both(server, sender) {
-                if let Some(failed) = known.get_mut(&source) {
-                    failed.tried_at = now;
-                }
-            }
+        let [_, sender] = sources;
+        let last = known.get(&sender).map(|failed| failed.tried_at);
+        if last.is_some_and(|at| now.since(at) < PAUSE) {
+            return Some(Duration::ZERO);
         }
-        waits
+        let sender = known.entry(sender).or_insert(FailedFiles {
+            last: now,
+            files: 0,
+            tried_at: now,
+        });
+        sender.tried_at = now;
+        forget_oldest(&mut known);
+        Some(SHORT_WAIT)
     }
 
-    /// Notes that a file was given up after it was waited for.
+    /// Notes that a file of this sender was given up, and that it was for its server to hand it out
+    /// in time.
     pub(in crate::engine) fn note_failure(
         &self,
-        server: &ServerName,
+        server: Option<&ServerName>,
         sender: &UserId,
         now: Timestamp,
     ) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|_, failed| failed.is_recent(now));
-        for source in FileSource::both(server, sender) {
+        let server = server.map(|server| FileSource::Server(server.to_owned()));
+        let sender = FileSource::Person(sender.to_owned());
+        for source in server.into_iter().chain([sender]) {
             let files = known.get(&source).map_or(0, |failed| failed.files);
             let failed = FailedFiles {
                 last: now,
@@ -123,12 +138,7 @@ impl FailingMedia {
             };
             known.insert(source, failed);
         }
-        while known.len() > REMEMBERED_MAX
-            && let Some(oldest) = known.iter().min_by_key(|(_, failed)| failed.last)
-        {
-            let oldest = oldest.0.clone();
-            known.remove(&oldest);
-        }
+        forget_oldest(&mut known);
     }
 
     /// Notes that a file of this server and sender has come. The sender's next one is tried at once,
@@ -174,14 +184,16 @@ mod tests {
     fn a_failing_server_is_tried_now_and_then_and_not_waited_for() {
         let failing = FailingMedia::default();
         assert_eq!(failing.short_wait(far(), bob(), NOW), None);
-        failing.note_failure(far(), bob(), NOW);
+        failing.note_failure(Some(far()), bob(), NOW);
         let wait = |at: u32| failing.short_wait(far(), alice(), NOW + at * SECOND);
-        assert_eq!(wait(1), Some(Duration::ZERO));
-        assert_eq!(wait(20), Some(SHORT_WAIT));
-        assert_eq!(wait(21), Some(Duration::ZERO), "it was just tried");
+        let bobs = failing.short_wait(far(), bob(), NOW + SECOND);
+        assert_eq!(bobs, Some(Duration::ZERO), "his was just tried");
+        assert_eq!(wait(1), Some(SHORT_WAIT));
+        assert_eq!(wait(2), Some(Duration::ZERO), "hers was just tried");
+        assert_eq!(wait(21), Some(SHORT_WAIT));
         assert_eq!(wait(599), Some(SHORT_WAIT));
         assert_eq!(wait(600), None, "that was long ago");
-        failing.note_failure(far(), bob(), NOW);
+        failing.note_failure(Some(far()), bob(), NOW);
         failing.note_success(far(), alice());
         assert_eq!(wait(1), None);
         let other = server_name!("other.example");
@@ -193,9 +205,9 @@ mod tests {
         let failing = FailingMedia::default();
         let named = |n: u32| OwnedServerName::try_from(format!("s{n}.test")).unwrap();
         let wait = |n| failing.short_wait(&named(n), bob(), NOW + SECOND);
-        failing.note_failure(&named(1), bob(), NOW);
+        failing.note_failure(Some(&named(1)), bob(), NOW);
         assert_eq!(wait(2), None, "it may be chance");
-        failing.note_failure(&named(2), bob(), NOW);
+        failing.note_failure(Some(&named(2)), bob(), NOW);
         assert_eq!(wait(3), Some(Duration::ZERO));
         failing.note_success(&named(4), bob());
         assert_eq!(wait(3), Some(SHORT_WAIT), "it may come like the last one");
@@ -205,16 +217,28 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_had_little_time_says_nothing_of_its_server() {
+        let failing = FailingMedia::default();
+        for _ in 0..2 {
+            failing.note_failure(None, bob(), NOW);
+        }
+        let wait = |who| failing.short_wait(far(), who, NOW + SECOND);
+        assert_eq!(wait(bob()), Some(Duration::ZERO));
+        assert_eq!(wait(alice()), None);
+    }
+
+    #[test]
     fn what_is_remembered_is_bounded_and_the_first_goes() {
         let failing = FailingMedia::default();
         let named = |n: usize| OwnedServerName::try_from(format!("s{n}.test")).unwrap();
         for n in 0..=REMEMBERED_MAX {
-            failing.note_failure(&named(n), bob(), Timestamp(NOW.0 + n as u64));
+            let at = Timestamp(NOW.0 + n as u64);
+            failing.note_failure(Some(&named(n)), bob(), at);
         }
         assert_eq!(failing.0.lock().unwrap().len(), REMEMBERED_MAX);
         let now = NOW + 2 * SECOND;
         assert_eq!(failing.short_wait(&named(0), alice(), now), None);
         let last = failing.short_wait(&named(REMEMBERED_MAX), alice(), now);
-        assert_eq!(last, Some(Duration::ZERO));
+        assert_eq!(last, Some(SHORT_WAIT));
     }
 }

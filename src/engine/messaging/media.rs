@@ -4,6 +4,8 @@
 //! attempts and all rooms that it goes to; a file that has begun to come may take as long as its
 //! size needs.
 
+use std::time::Duration;
+
 use ruma::{MxcUri, OwnedEventId};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
@@ -71,7 +73,10 @@ impl Room {
     ) -> Result<String, EngineError> {
         let begun = self.engine.now();
         let (error, is_waited_for) = match self.transfer(sender, media).await {
-            (Ok(address), _) => return Ok(address),
+            (Ok(address), _) => {
+                self.uploaded.failing_since = None;
+                return Ok(address);
+            }
             (Err(error), is_waited_for) => (error, is_waited_for),
         };
         let now = self.engine.now();
@@ -91,7 +96,7 @@ impl Room {
                     || uploaded.wait_left.is_zero()
                     || now.since(since) >= MEDIA_BEGINS_WITHIN;
                 if is_over && is_waited_for {
-                    self.note_failing_media(sender, media);
+                    self.note_failing_media(sender, media, now.since(since));
                 }
                 is_over.then_some(FileFailure::Unavailable)
             }
@@ -130,24 +135,33 @@ impl Room {
                 ),
                 _,
             )) => Err(error),
-            Ok((Err(error), _)) => {
+            Ok((Err(error), is_waited_for)) => {
+                let unavailable = matches!(
+                    error,
+                    EngineError::Matrix(MatrixError::MediaUnavailable { .. })
+                );
+                if unavailable && is_waited_for {
+                    self.note_failing_media(sender, media, begun.elapsed());
+                }
                 tracing::info!(room = %self.id, %error, "an event goes without a picture");
                 Ok(None)
             }
             Err(_) => {
-                self.note_failing_media(sender, media);
+                self.note_failing_media(sender, media, begun.elapsed());
                 tracing::info!(room = %self.id, "an event goes without a picture, which was too slow");
                 Ok(None)
             }
         }
     }
 
-    fn note_failing_media(&self, sender: &Participant, media: &MediaToReupload) {
+    /// Notes that a file was given up after it was waited for. One that had little time left says
+    /// nothing of its server.
+    fn note_failing_media(&self, sender: &Participant, media: &MediaToReupload, waited: Duration) {
         let uri: &MxcUri = media.uri.as_str().into();
-        if let Ok(server) = uri.server_name() {
-            let (failing, now) = (self.engine.failing_media(), self.engine.now());
-            failing.note_failure(server, &sender.user, now);
-        }
+        let server = uri.server_name().ok();
+        let server = server.filter(|_| waited >= MEDIA_BEGINS_WITHIN / 2);
+        let (failing, now) = (self.engine.failing_media(), self.engine.now());
+        failing.note_failure(server, &sender.user, now);
     }
 
     /// Transfers a file. Returns also whether it was waited for as long as may be.
