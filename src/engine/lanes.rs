@@ -7,7 +7,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use ruma::OwnedRoomId;
+use ruma::{OwnedRoomId, OwnedServerName, ServerName};
 
 use crate::{
     clock::Timestamp,
@@ -21,6 +21,9 @@ use crate::{
 const FIRST_PAUSE: Duration = Duration::from_secs(30);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2 * 60);
+/// How long other people of a server that did not answer are not tried: less than the first pause, so
+/// that the person whom it was about is tried again first.
+const SILENT_FOR: Duration = Duration::from_secs(25);
 /// How long a person is waited for.
 const WAIT: Duration = Duration::from_secs(10 * 60);
 
@@ -34,6 +37,8 @@ type LaneId = (ConversationId, usize);
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
     paused: HashMap<LaneId, PausedLane>,
+    /// The servers that did not answer a short while ago, and when.
+    silent: HashMap<OwnedServerName, Timestamp>,
     /// Whether an effect is queued that must come after all others.
     is_closing: bool,
 }
@@ -133,6 +138,19 @@ impl Lanes {
         }
     }
 
+    /// Notes that a server did not answer.
+    pub(super) fn note_silent(&mut self, server: &ServerName, now: Timestamp) {
+        self.silent.retain(|_, at| now.since(*at) < SILENT_FOR);
+        self.silent.insert(server.to_owned(), now);
+    }
+
+    /// Returns whether a server did not answer a short while ago: its people would hold up the room
+    /// one after the other.
+    pub(super) fn is_silent(&self, server: &ServerName, now: Timestamp) -> bool {
+        let last = self.silent.get(server);
+        last.is_some_and(|at| *at <= now && now.since(*at) < SILENT_FOR)
+    }
+
     /// Returns when the next lane goes on.
     pub(super) fn next(&self, now: Timestamp) -> Option<Timestamp> {
         let ends = self.paused.values().map(|lane| lane.until);
@@ -222,6 +240,18 @@ mod tests {
         assert_eq!(lanes.pause(&forward(1), START), Some(true));
         assert_eq!(numbers(&lanes.due(queued(&all), START, 32)), [1, 2]);
         assert_eq!(lanes.pause(&forward(1), START), None);
+    }
+
+    #[test]
+    fn other_people_of_a_silent_server_are_not_tried_before_the_first_one() {
+        let mut lanes = Lanes::default();
+        let far: &ServerName = "far.example".try_into().unwrap();
+        assert!(!lanes.is_silent(far, START));
+        lanes.note_silent(far, START);
+        assert!(lanes.is_silent(far, START));
+        assert!(!lanes.is_silent("other.example".try_into().unwrap(), START));
+        assert!(!lanes.is_silent(far, START + SILENT_FOR));
+        const { assert!(SILENT_FOR.as_secs() < FIRST_PAUSE.as_secs()) }
     }
 
     #[test]

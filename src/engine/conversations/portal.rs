@@ -105,9 +105,16 @@ impl Room {
             engine
                 .apply(&conversation.id, &[inviting], Batch::new())
                 .await?;
-            engine
-                .invite_owner_of_portal(conversation, &host.ghost, owner, &room)
-                .await?;
+            let server = owner.user.server_name();
+            if self.lanes.is_silent(server, engine.now()) {
+                return Err(EngineError::Unanswered(Box::new(EngineError::NotThereYet)));
+            }
+            let invited = engine.invite_owner_of_portal(conversation, &host.ghost, owner, &room);
+            let invited = invited.await;
+            if let Err(EngineError::Unanswered(_)) = &invited {
+                self.lanes.note_silent(server, engine.now());
+            }
+            invited?;
         }
         engine.0.room_states.mark_outdated(&room);
         inputs.push(Input::PortalReady { person });
