@@ -141,8 +141,7 @@ impl Room {
         let key = (self.id.clone(), event.id.clone());
         match self.decrypt(bot, json).await {
             Ok((kind, content)) => {
-                batch.delete::<RetainedEvents>(&key);
-                self.stop_waiting_for(&event.id);
+                self.stop_waiting_for(&event.id, &mut batch);
                 // Some clients encrypt it.
                 if is_verification_request(&kind, &content) {
                     return self.decline_verification(event.id, batch);
@@ -162,11 +161,11 @@ impl Room {
                 self.commit(batch, [])
             }
             Err(EngineError::Decrypt(DecryptError::KeyBeginsLater { .. })) => {
-                self.stop_waiting_for(&event.id);
+                self.stop_waiting_for(&event.id, &mut batch);
                 self.remark(Remark::Unreadable, &event.id, batch)
             }
             Err(EngineError::Decrypt(DecryptError::Untrusted(distrust))) => {
-                self.stop_waiting_for(&event.id);
+                self.stop_waiting_for(&event.id, &mut batch);
                 let remark = match distrust {
                     Distrust::TooManyDevices => Remark::TooManyDevices,
                     _ => Remark::UnsignedDevice,
@@ -174,12 +173,12 @@ impl Room {
                 self.remark(remark, &event.id, batch)
             }
             Err(EngineError::Decrypt(DecryptError::NotUnderstood)) => {
-                self.stop_waiting_for(&event.id);
+                self.stop_waiting_for(&event.id, &mut batch);
                 self.remark(Remark::NotUnderstood, &event.id, batch)
             }
             Err(EngineError::Decrypt(error)) => {
                 tracing::warn!(room = %self.id, %error, "a message to the bot is ignored");
-                self.stop_waiting_for(&event.id);
+                self.stop_waiting_for(&event.id, &mut batch);
                 self.commit(batch, [])
             }
             Err(error) => Err(error),
@@ -207,16 +206,17 @@ impl Room {
         mut batch: Batch,
     ) -> Result<(), EngineError> {
         if let Some(of) = &event.redacts {
-            self.stop_waiting_for(of);
-            batch.delete::<RetainedEvents>(&(self.id.clone(), of.clone()));
+            self.stop_waiting_for(of, &mut batch);
         }
         self.commit(batch, [])
     }
 
-    fn stop_waiting_for(&mut self, event: &OwnedEventId) {
+    /// Stops waiting for the key of a command, and stages the deletion of its event.
+    fn stop_waiting_for(&mut self, event: &OwnedEventId, batch: &mut Batch) {
         if let Some(control) = &mut self.record.control {
             control.waiting.retain(|(waiting, _)| waiting != event);
         }
+        batch.delete::<RetainedEvents>(&(self.id.clone(), event.clone()));
     }
 
     /// Answers a command. The command's changes, its answer and its deletion from the inbox are one
@@ -306,7 +306,7 @@ impl Room {
     /// Retries the commands that waited for a room key.
     pub(in crate::engine) async fn retry_commands_with_key(
         &mut self,
-        batch: Batch,
+        mut batch: Batch,
     ) -> Result<(), EngineError> {
         let Some(control) = &self.record.control else {
             return Ok(self.engine.store().apply(batch)?);
@@ -327,7 +327,7 @@ impl Room {
                 (Some(json), Some(event)) => {
                     self.hear(&bot, &person, event, json, Batch::new()).await?;
                 }
-                _ => self.stop_waiting_for(&event),
+                _ => self.stop_waiting_for(&event, &mut batch),
             }
         }
         // Last: until every command was retried, a crash retries them again.
