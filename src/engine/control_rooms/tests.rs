@@ -241,11 +241,11 @@ async fn a_room_to_which_the_person_does_not_come_is_given_up_after_thirty_days(
     assert_eq!(house.fake.membership(&room, &samuel()), "invite");
     let day = std::time::Duration::from_secs(24 * 60 * 60);
     house.clock.advance(29 * day);
-    house.engine.expire_control_rooms().await.unwrap();
+    house.engine.sweep_control_rooms().await.unwrap();
     steps(&mut actor).await;
     assert_eq!(house.fake.membership(&room, &samuel()), "invite");
     house.clock.advance(day);
-    house.engine.expire_control_rooms().await.unwrap();
+    house.engine.sweep_control_rooms().await.unwrap();
     steps(&mut actor).await;
     for user in [bot(), samuel().into()] {
         assert_eq!(house.fake.membership(&room, &user), "leave");

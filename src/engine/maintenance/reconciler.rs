@@ -75,8 +75,8 @@ impl Engine {
             if let Err(error) = self.forget_old_copies().await {
                 tracing::error!(%error, "old copies cannot be forgotten");
             }
-            if let Err(error) = self.expire_control_rooms().await {
-                tracing::error!(%error, "control rooms to which nobody came cannot be given up");
+            if let Err(error) = self.sweep_control_rooms().await {
+                tracing::error!(%error, "control rooms cannot be looked through");
             }
             if let Err(error) = self.sweep().await {
                 tracing::error!(%error, "expired records cannot be deleted");

@@ -8,6 +8,7 @@ use crate::{
     bot,
     engine::{
         Engine, EngineError,
+        control_room::ControlPhase,
         records::{ActiveRoomsByGhost, ControlRooms, Inbox, InboxItem, RetainedEvents, Rooms},
     },
     store::{Batch, StoreError, prefix},
@@ -64,15 +65,26 @@ impl Engine {
         Ok(sessions)
     }
 
-    /// Gives up the control rooms to which their people have not come.
-    pub(in crate::engine) async fn expire_control_rooms(&self) -> Result<(), EngineError> {
+    /// Gives up the control rooms to which their people have not come. In the others, lets the bot
+    /// show the requests that it could not show when they came.
+    pub(in crate::engine) async fn sweep_control_rooms(&self) -> Result<(), EngineError> {
         for page in self.store().pages::<ControlRooms>(&[]) {
-            for (_, room) in page? {
+            for (owner, room) in page? {
                 let record = self.store().get::<Rooms>(&room)?;
-                let control = record.and_then(|record| record.control);
-                if control.is_some_and(|control| control.has_expired(self.now())) {
-                    let expired = InboxItem::ControlRoomExpired;
-                    self.post(&room, &expired, Batch::new()).await?;
+                let Some(control) = record.and_then(|record| record.control) else {
+                    continue;
+                };
+                let to_do = if control.has_expired(self.now()) {
+                    Some(InboxItem::ControlRoomExpired)
+                } else {
+                    let requests = self.directory().requests_of(&owner)?;
+                    let mut unseen = requests.into_iter().filter(|(_, it)| it.shown.is_none());
+                    let is_ready = control.phase == ControlPhase::Ready;
+                    let unseen = unseen.next().filter(|_| is_ready);
+                    unseen.map(|(number, _)| InboxItem::ShowRequest { owner, number })
+                };
+                if let Some(item) = to_do {
+                    self.post(&room, &item, Batch::new()).await?;
                 }
             }
         }

@@ -22,27 +22,55 @@ fn a_request_of_a_masked_asker_does_not_show_the_name_in_their_profile() {
 }
 
 #[tokio::test]
-async fn askers_do_not_wait_for_an_owner_who_cannot_be_invited() {
+async fn a_request_that_could_not_be_shown_is_shown_later() {
     let house = House::new().await;
-    let (kim, by) = (testing::person("@kim:far.org"), ClaimedBy::Person);
-    let handle = Handle::parse("kim", &HandleRules::default()).unwrap();
+    let room = room_id!("!control:hs.test").to_owned();
+    let _actor = house.control_room(&room);
+    let request = request_to("sam", &samuel(), &house).await;
+    let arrived = || {
+        let arrived = house.store.scan::<Inbox>(&prefix(&room), None, 10);
+        let items = arrived.unwrap().into_iter().map(|(_, item)| item);
+        let asks = |item: &InboxItem| matches!(item, InboxItem::ShowRequest { owner, .. } if *owner == samuel());
+        items.filter(asks).count()
+    };
+    house.engine.sweep_control_rooms().await.unwrap();
+    assert_eq!(arrived(), 1);
     let mut tx = house.engine.directory().begin().await;
-    let record = tx.claim(kim, &handle, by, house.engine.now()).unwrap();
-    let asked_in = room_id!("!asked:hs.test").to_owned();
+    let shown = ruma::owned_event_id!("$shown");
+    tx.set_request_shown(&samuel(), request, shown).unwrap();
+    tx.commit().await.unwrap();
+    house.engine.sweep_control_rooms().await.unwrap();
+    assert_eq!(arrived(), 1, "they have seen it");
+}
+
+/// Somebody asks for a handle, which its owner claims first. Returns the number of the request.
+async fn request_to(handle: &str, owner: &ids::Person, house: &House) -> u32 {
+    let parsed = Handle::parse(handle, &HandleRules::default()).unwrap();
+    let (mut tx, now) = (house.engine.directory().begin().await, house.engine.now());
+    let record = tx.claim(owner, &parsed, ClaimedBy::Person, now).unwrap();
     let request = Request {
         handle: record.handle,
         generation: record.generation,
         asker: testing::person("@alice:hs.test").clone(),
-        room: asked_in.clone(),
-        ghost: ids::Ghost::new(owned_user_id!("@_dm_kim:hs.test")),
-        since: house.engine.now(),
+        room: room_id!("!asked:hs.test").to_owned(),
+        ghost: ids::Ghost::new(format!("@_dm_{handle}:hs.test").try_into().unwrap()),
+        since: now,
         mode: Mode::Open,
         shown: None,
         line_shown: None,
         asker_alias: None,
     };
-    tx.open_request(kim, &request).unwrap().unwrap();
+    let number = tx.open_request(owner, &request).unwrap().unwrap();
     tx.commit().await.unwrap();
+    number
+}
+
+#[tokio::test]
+async fn askers_do_not_wait_for_an_owner_who_cannot_be_invited() {
+    let house = House::new().await;
+    let kim = testing::person("@kim:far.org");
+    let asked_in = room_id!("!asked:hs.test").to_owned();
+    request_to("kim", kim, &house).await;
     house.fake.forbid("m.room.member/%40kim");
     house.fake.forbid("m.room.member/@kim");
     let room = house.engine.control_room_of(kim).await.unwrap();
