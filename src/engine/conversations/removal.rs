@@ -13,8 +13,6 @@ use crate::{
     store::{Batch, Digest, prefix},
 };
 
-/// Maximum number of copies that are redacted in one room because of one removal.
-const REDACTIONS_MAX: usize = 5000;
 /// How many copies are looked at in one reading.
 const PAGE: usize = 500;
 
@@ -48,8 +46,9 @@ impl Room {
         }
     }
 
-    /// Redacts, in another room, the copies of all events of this room that a person has sent. What
-    /// is done is recorded, so that it is not done again after a failure.
+    /// Redacts, in another room, the copies of all events of this room that a person has sent: of all
+    /// that are remembered. What is done is recorded, so that it is not done again after a failure.
+    /// Fails in the end if one of them may not be redacted.
     pub(in crate::engine) async fn redact_copies_of(
         &self,
         conversation: &Conversation,
@@ -61,8 +60,8 @@ impl Room {
         let from = prefix(&Digest::of(&self.id));
         let store = self.engine.store();
         let mut after = None;
-        let mut redacted = 0;
-        while redacted < REDACTIONS_MAX {
+        let mut refused = None;
+        loop {
             let page = store.scan::<EventCopies>(&from, after.as_ref(), PAGE)?;
             let Some((last, _)) = page.last() else {
                 break;
@@ -73,15 +72,25 @@ impl Room {
                 if key.2 != to || usize::try_from(copy.by) != Ok(person) {
                     continue;
                 }
-                self.redact_as_anybody(conversation, person, target, &there, &copy.event)
-                    .await?;
+                let redacting =
+                    self.redact_as_anybody(conversation, person, target, &there, &copy.event);
+                match redacting.await {
+                    Ok(()) => {}
+                    Err(error) if error.is_transient() => {
+                        store.apply(batch)?;
+                        return Err(error);
+                    }
+                    Err(error) => {
+                        refused = Some(error);
+                        continue;
+                    }
+                }
                 batch.delete::<EventSources>(&(to, Digest::of(&copy.event)));
                 batch.delete::<EventCopies>(&key);
-                redacted += 1;
             }
             store.apply(batch)?;
         }
-        Ok(())
+        refused.map_or(Ok(()), Err)
     }
 
     /// Redacts a copy as the ghost that has sent it, or as the one that administers the room if that

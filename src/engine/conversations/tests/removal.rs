@@ -57,6 +57,29 @@ async fn the_copies_of_a_person_are_redacted_and_nobody_elses() {
     let asked = log.iter().filter(|asked| asked.contains("/redact/"));
     assert_eq!(asked.count(), 3, "what is done is not done again");
 
+    // One that may not be deleted keeps nobody from deleting the others, and is told of.
+    let mut more = Vec::new();
+    for n in 0..3 {
+        let acting = it.engine.as_user(&ghosts[1]).unwrap();
+        let (homeserver, transaction) = (it.engine.homeserver(), format!("more{n}").into());
+        let kind = "m.room.message";
+        let there = portal();
+        let sent = homeserver.send_message(acting.actor(), &there, kind, &content, transaction);
+        let copy = sent.await.unwrap();
+        it.note_copy(&format!("$more{n}"), &copy, 2);
+        more.push(copy);
+    }
+    it.fake.forbid(&format!("/redact/{}", more[1]));
+    let room = &it.actor.room;
+    let deleting = room.redact_copies_of(&conversation, 2, RoomRole::Portal(1));
+    let refused = deleting.await.unwrap_err();
+    assert!(!refused.is_transient(), "{refused}");
+    assert_eq!(redacted().len(), 5);
+    it.fake.refuse_nothing();
+    let deleting = room.redact_copies_of(&conversation, 2, RoomRole::Portal(1));
+    deleting.await.unwrap();
+    assert_eq!(redacted().len(), 6);
+
     // A ghost that has left cannot do it, and one that is there does.
     let acting = it.engine.as_user(&ghosts[1]).unwrap();
     let homeserver = it.engine.homeserver();
@@ -73,7 +96,7 @@ async fn the_copies_of_a_person_are_redacted_and_nobody_elses() {
         .redact_copies_of(&conversation, 2, RoomRole::Portal(1))
         .await
         .unwrap();
-    assert_eq!(redacted().len(), 4);
+    assert_eq!(redacted().len(), 7);
 }
 
 fn kims_portal() -> OwnedRoomId {
