@@ -137,6 +137,10 @@ async fn rooms_that_fail_at_the_same_time_ask_once() {
         clock,
         ..
     } = testing::engine().build().await;
+    let bot = engine.settings().bot.to_string();
+    fake.with(|server| {
+        server.account(&bot);
+    });
     let asked = || {
         let log = fake.log().into_iter();
         log.filter(|line| line.contains("/whoami")).count()

@@ -240,7 +240,7 @@ async fn a_missing_device_is_believed_only_without_another_server() {
 }
 
 #[tokio::test]
-async fn a_homeserver_is_down_that_cannot_say_who_asks() {
+async fn a_homeserver_is_down_that_cannot_say_who_asks_or_write() {
     let there = r#"{"user_id":"@_dm_sam:hs.test","device_id":"DEV"}"#;
     let with = |errcode: &str| format!(r#"{{"errcode":"{errcode}","error":"no"}}"#);
     for (status, body, is_down) in [
@@ -255,8 +255,15 @@ async fn a_homeserver_is_down_that_cannot_say_who_asks() {
         (400, with("M_UNKNOWN_DEVICE"), false),
         (429, with("M_LIMIT_EXCEEDED"), false),
     ] {
-        let (hs, _) = homeserver(vec![("/whoami", status, body)]).await;
+        let written = ("/account_data/", 200, "{}".to_owned());
+        let (hs, _) = homeserver(vec![("/whoami", status, body.clone()), written]).await;
         assert_eq!(hs.is_down(ghost()).await, is_down, "{status}");
+        if !is_down {
+            // Its disk is full: it can read and not write.
+            let not_written = ("/account_data/", 500, with("M_UNKNOWN"));
+            let (hs, _) = homeserver(vec![("/whoami", status, body), not_written]).await;
+            assert!(hs.is_down(ghost()).await, "{status}");
+        }
     }
     let (silent, _) = homeserver(Vec::new()).await;
     assert!(silent.is_down(ghost()).await);

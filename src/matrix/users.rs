@@ -16,9 +16,13 @@ use ruma::{
     serde::Raw,
 };
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::time::timeout;
+use serde_json::json;
+use tokio::time::{error::Elapsed, timeout};
 
 use super::{Actor, Fate, Homeserver, MatrixError, homeserver::PROBE_TIMEOUT};
+
+/// The type under which the homeserver writes something when it is tried out.
+const PROBE_TYPE: &str = "chat.stonechat.probe";
 
 impl Homeserver {
     /// Registers a user in our namespace. Returns `false` if the name is taken, by us or by
@@ -58,14 +62,23 @@ impl Homeserver {
         Ok((answer.user_id, answer.device_id))
     }
 
-    /// Returns whether the homeserver fails at a request that concerns nobody else and needs its
-    /// database: to say who makes it.
+    /// Returns whether the homeserver fails at requests that concern nobody else and need its
+    /// database: to say who makes them, and to write something. Its disk may be full, or its database
+    /// open for reading only.
     pub async fn is_down(&self, who: Actor<'_>) -> bool {
-        match timeout(PROBE_TIMEOUT, self.whoami(who)).await {
-            Err(_) => true,
-            Ok(Ok(_) | Err(MatrixError::RateLimited { .. })) => false,
-            Ok(Err(error)) => error.fate() != Fate::Final,
+        let fails = |answer: Result<Result<(), MatrixError>, Elapsed>| match answer {
+            Err(_elapsed) => true,
+            Ok(Ok(()) | Err(MatrixError::RateLimited { .. })) => false,
+            // It can say that it has lost the user.
+            Ok(Err(error)) => error.missing_user().is_none() && error.fate() != Fate::Final,
+        };
+        let reading = async { self.whoami(who).await.map(drop) };
+        if fails(timeout(PROBE_TIMEOUT, reading).await) {
+            return true;
         }
+        let nothing = json!({});
+        let writing = self.set_account_data(who, PROBE_TYPE, &nothing);
+        fails(timeout(PROBE_TIMEOUT, writing).await)
     }
 
     /// Returns a profile; `None` if the user does not exist.
