@@ -88,8 +88,6 @@ const CONTROL_ROOM: Duration = Duration::from_secs(5 * 60);
 pub(in crate::engine) enum Retry {
     /// Never retried.
     Never,
-    /// Retried while the error says that it may succeed later.
-    WhileTransient,
     /// Retried while the error says that it may succeed later, but no longer than this.
     For(Duration),
     /// Retried whatever the error says, but no longer than this.
@@ -189,7 +187,6 @@ impl Retry {
         match effect {
             Effect::LeaveRoom => Self::UntilRefusedFor(LEAVE_REFUSED),
             Effect::DeleteGhosts { .. } => Self::UntilDone,
-            Effect::RemoveGhost { .. } => Self::WhileTransient,
             Effect::ForwardEvent { .. } => match error {
                 EngineError::KeyOnItsWay | EngineError::TargetOnItsWay => {
                     Self::For(settings.wait_for_key)
@@ -213,6 +210,7 @@ impl Retry {
             // What is said about lost words must not get lost before the words.
             Effect::SendNotice { .. } if !is_about_readers(error) => Self::For(NEEDED),
             Effect::EnsurePortal { .. }
+            | Effect::RemoveGhost { .. }
             | Effect::RedactCopy { .. }
             | Effect::RedactCopiesOf { .. } => Self::For(NEEDED),
             Effect::SendNotice { .. }
@@ -299,9 +297,7 @@ impl Room {
             Retry::For(limit) | Retry::DespiteRefusalFor(limit) => {
                 self.failing.as_ref()?.since(limit)
             }
-            Retry::Never | Retry::WhileTransient | Retry::UntilRefusedFor(_) | Retry::UntilDone => {
-                None
-            }
+            Retry::Never | Retry::UntilRefusedFor(_) | Retry::UntilDone => None,
         }
     }
 
@@ -317,7 +313,6 @@ impl Room {
         let longest = match retry {
             Retry::UntilDone => return true,
             Retry::Never if fate != Fate::Away => return false,
-            Retry::WhileTransient => return fate != Fate::Final,
             Retry::UntilRefusedFor(_) if fate != Fate::Final => return true,
             Retry::For(_) if fate == Fate::Final => return false,
             Retry::For(longest)
