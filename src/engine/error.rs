@@ -57,6 +57,9 @@ pub enum EngineError {
     /// The homeserver fails at everything, and so also at this.
     #[error("the homeserver is down: {0}")]
     HomeserverDown(#[source] Box<EngineError>),
+    /// A room's history was not to be had in time.
+    #[error("the history of the room takes too long to be read")]
+    HistoryTooSlow,
     /// A file was not to be had in time, and is not waited for any longer.
     #[error("the file could not be fetched in time")]
     FileUnavailable,
@@ -90,6 +93,7 @@ impl EngineError {
             | Self::TargetOnItsWay
             | Self::NotThereYet
             | Self::Unanswered(_)
+            | Self::HistoryTooSlow
             | Self::Decrypt(DecryptError::SenderUnknown { .. }) => Fate::Failing,
             Self::Decrypt(_)
             | Self::Directory(_)
@@ -112,7 +116,8 @@ impl EngineError {
 
     /// Returns `true` if the homeserver may be failing as a whole, and not at this alone.
     pub fn may_be_outage(&self) -> bool {
-        self.of_homeserver().is_some_and(MatrixError::may_be_outage)
+        let is_slow = matches!(self, Self::HistoryTooSlow);
+        is_slow || self.of_homeserver().is_some_and(MatrixError::may_be_outage)
     }
 
     /// Returns `true` if it is about something that comes by itself, unless the homeserver is down.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use ruma::{OwnedRoomId, RoomId, api::Direction};
 use serde_json::value::RawValue;
+use tokio::time::{Instant, timeout};
 
 use crate::{
     clock,
@@ -42,6 +43,8 @@ pub(in crate::engine) struct History<'a> {
     pages_left: usize,
     /// How often a page may be requested again.
     retries: u32,
+    /// How much longer the homeserver may take for the pages, if that has a limit.
+    time_left: Option<Duration>,
 }
 
 /// Where the next page begins.
@@ -74,9 +77,17 @@ impl History<'_> {
     }
 
     /// Requests a page that fails again, a few times, so that a long reading need not begin anew.
-    /// Not for what holds a place or a turn that others wait for: there the retry policy decides.
+    /// What holds a place or a turn that others wait for has a limit as well ([`Self::within`]).
     pub(in crate::engine) fn with_retries(mut self) -> Self {
         self.retries = RETRIES;
+        self
+    }
+
+    /// Sets how long the homeserver may take for all pages together. Beyond it, reading fails with
+    /// [`EngineError::HistoryTooSlow`]: the homeserver gets from other servers what it does not have,
+    /// and they decide how long that takes.
+    pub(in crate::engine) fn within(mut self, time: Duration) -> Self {
+        self.time_left = Some(time);
         self
     }
 
@@ -92,7 +103,15 @@ impl History<'_> {
             NextPage::Newest => None,
             NextPage::At(token) => Some(token.as_str()),
         };
-        let page = self.fetch(token).await?;
+        let page = match self.time_left {
+            None => self.fetch(token).await?,
+            Some(left) => {
+                let began = Instant::now();
+                let page = timeout(left, self.fetch(token)).await;
+                self.time_left = Some(left.saturating_sub(began.elapsed()));
+                page.map_err(|_elapsed| EngineError::HistoryTooSlow)??
+            }
+        };
         self.pages_left -= 1;
         self.next = match page.end {
             // A homeserver that leads back to the same page has no more.
@@ -138,6 +157,7 @@ impl Engine {
             page_events: PAGE_EVENTS,
             pages_left: 1,
             retries: 0,
+            time_left: None,
         }
     }
 

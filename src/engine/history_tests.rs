@@ -96,3 +96,17 @@ async fn a_short_reading_leaves_retries_to_the_retry_policy() {
     assert!(error.is_transient(), "{error}");
     assert_eq!(pages_requested(&fake), 1);
 }
+
+#[tokio::test]
+async fn a_homeserver_that_holds_history_back_is_waited_for_a_while_in_all() {
+    let (engine, fake) = twelve_messages().await;
+    let acting = engine.as_user(&sam()).unwrap();
+    fake.silence("/messages");
+    let history = engine.history(acting.actor(), room()).limit(3, 5);
+    let mut history = history.with_retries().within(Duration::from_millis(100));
+    for _ in 0..2 {
+        let error = history.next_page().await.unwrap_err();
+        assert!(matches!(error, EngineError::HistoryTooSlow), "{error}");
+        assert!(error.is_transient() && error.may_be_outage());
+    }
+}

@@ -279,6 +279,8 @@ struct Inner {
     last_gap_at: AtomicU64,
     /// The gap epoch at which each room was last checked.
     gap_checked_at: std::sync::Mutex<HashMap<OwnedRoomId, u64>>,
+    /// When a gap in a room could not be read last.
+    gap_failed_at: std::sync::Mutex<HashMap<OwnedRoomId, Timestamp>>,
     server_clocks: std::sync::Mutex<inbox::server_clocks::ServerClocks>,
     /// Notified when events may have been lost, so that ghosts are synced.
     gap_noted: Notify,
@@ -340,6 +342,7 @@ impl Engine {
             gap_epoch: AtomicU64::new(0),
             last_gap_at: AtomicU64::new(0),
             gap_checked_at: std::sync::Mutex::default(),
+            gap_failed_at: std::sync::Mutex::default(),
             server_clocks: std::sync::Mutex::default(),
             gap_noted: Notify::new(),
             stop: watch::Sender::new(false),

@@ -99,8 +99,14 @@ pub(in crate::engine) enum Retry {
 }
 
 impl Retry {
-    /// The events before one that arrived after a gap.
-    pub(in crate::engine) const UNREAD_GAP: Self = Self::For(GAP);
+    /// Returns how long the events before one that arrived after a gap are looked for. If the
+    /// history took too long once, it is not waited for again.
+    pub(in crate::engine) fn of_gap(error: &EngineError) -> Self {
+        match error {
+            EngineError::HistoryTooSlow => Self::Never,
+            _ => Self::For(GAP),
+        }
+    }
 
     /// Returns how long an item in the inbox is tried.
     pub(in crate::engine) fn of_arrival(arrived: &InboxItem) -> Self {

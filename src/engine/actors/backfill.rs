@@ -1,8 +1,11 @@
 //! Reads a room's history: the events between the last one that was handled and the next one, and
 //! those from before a ghost or the bot joined.
 
+use std::collections::HashSet;
+
 use ruma::OwnedUserId;
 use serde_json::value::RawValue;
+use tokio::time::timeout;
 
 use crate::{
     engine::{
@@ -11,7 +14,7 @@ use crate::{
         event::RoomEvent,
         history::PAGE_EVENTS,
         inbox::{
-            gap::{BACKFILL_PAGES_MAX, begins_for},
+            gap::{BACKFILL_PAGES_MAX, GAP_TIME, begins_for},
             sync::GAP_BYTES,
         },
         records::{QueuedEffect, Rooms},
@@ -28,7 +31,8 @@ const READ_BACK: u32 = 30;
 
 impl Room {
     /// Handles, in the room's order, the events since the last one that was handled here, then
-    /// `this`, then those after it. Everything before it in the inbox has been handled by now.
+    /// `this`, then those after it. If an earlier one of its sender has to be left to the inbox, `this`
+    /// is left there too, behind it. Everything before it in the inbox has been handled by now.
     pub(in crate::engine) async fn backfill_before(
         &mut self,
         this: RoomEvent,
@@ -40,7 +44,8 @@ impl Room {
         let acting = self.engine.as_user(&user)?;
         let homeserver = self.engine.homeserver();
         let around = homeserver.context(acting.actor(), &self.id, &this.id, 0);
-        let (before, behind) = match around.await {
+        let around = timeout(GAP_TIME, around).await;
+        let (before, behind) = match around.map_err(|_elapsed| EngineError::HistoryTooSlow)? {
             Ok(around) => (around.start, around.end),
             // Our user may see neither this event nor those before it. Only the homeserver can say
             // so: what a proxy answers is tried again.
@@ -48,10 +53,15 @@ impl Room {
             Err(error) => return Err(error.into()),
         };
         let newest_first = self.missed_before(&user, &this, before).await?;
-        for json in newest_first.into_iter().rev() {
-            if let Some(event) = RoomEvent::parse(json.get(), Some(&self.id)) {
-                self.handle_event(event, json.get(), Batch::new()).await?;
-            }
+        let missed = newest_first.into_iter().rev();
+        let missed = missed.filter_map(|json| {
+            let event = RoomEvent::parse(json.get(), Some(&self.id))?;
+            Some((event, json))
+        });
+        let left = self.handle_or_leave(missed.collect(), None).await?;
+        // Then it waits behind them.
+        if left.contains(&this.sender) {
+            return Ok(());
         }
         self.handle_event(this, json, Batch::new()).await?;
         let until = self.engine.next();
@@ -89,7 +99,8 @@ impl Room {
         let history = engine.history(acting.actor(), &self.id).at(Some(from));
         let mut history = history
             .limit(BACKFILL_PAGES_MAX, PAGE_EVENTS)
-            .with_retries();
+            .with_retries()
+            .within(GAP_TIME);
         // As text: parsed, an event takes several times as much.
         let mut newest_first: Vec<Box<RawValue>> = Vec::new();
         let mut bytes = 0;
@@ -113,12 +124,18 @@ impl Room {
                 if engine.is_ours(&event.sender) || event.id == this.id {
                     continue;
                 }
+                // Its sender may have given it a false time, which must not hide what is behind it.
+                if engine.may_be_forgotten(&event) {
+                    handled = true;
+                    continue;
+                }
                 let seen = engine.seen(&event.id)?;
-                if seen.is_some_and(|seen| seen.handled) || self.may_be_known(&event)? {
+                if seen.is_some_and(|seen| seen.handled)
+                    || engine.has_copies(&self.id, &event.id)?
+                {
                     // After a cut between servers, what people of others have said meanwhile stands
                     // among what was missed.
-                    let same_server = event.sender.server_name() == this.sender.server_name();
-                    if same_server || engine.may_be_forgotten(&event) {
+                    if event.sender.server_name() == this.sender.server_name() {
                         return Ok(newest_first);
                     }
                     handled = true;
@@ -146,7 +163,8 @@ impl Room {
         let history = engine.history(acting.actor(), &room).forward_from(from);
         let mut history = history
             .limit(BACKFILL_PAGES_MAX, PAGE_EVENTS)
-            .with_retries();
+            .with_retries()
+            .within(GAP_TIME);
         while let Some(page) = history.next_page().await? {
             for json in page {
                 let event = RoomEvent::parse(json.get(), Some(&self.id));
@@ -191,9 +209,22 @@ impl Room {
         // ghost is gone.
         let closing = introduction.phase == Phase::Closing;
         let asker = closing.then(|| introduction.invite.asker.clone());
+        let read_back = self.engine.read_back(ghost, &self.id).await?;
+        self.handle_or_leave(read_back, asker.as_ref()).await?;
+        Ok(())
+    }
+
+    /// Handles events of a history in order. One that fails is left to the inbox with those of the
+    /// same sender behind it, so that it does not cost what others say. Returns the senders of what
+    /// was left. Fails if an event of `needed` is left because our own homeserver failed.
+    async fn handle_or_leave(
+        &mut self,
+        events: Vec<(RoomEvent, Box<RawValue>)>,
+        needed: Option<&OwnedUserId>,
+    ) -> Result<HashSet<OwnedUserId>, EngineError> {
         let mut left: Vec<(RoomEvent, Box<RawValue>)> = Vec::new();
         let mut read = Ok(());
-        for (event, json) in self.engine.read_back(ghost, &self.id).await? {
+        for (event, json) in events {
             // A person's later events must not overtake an earlier one that is left to the inbox.
             if left
                 .iter()
@@ -214,7 +245,7 @@ impl Room {
                         .get::<Rooms>(&self.id)?
                         .unwrap_or_default();
                     self.written = None;
-                    if error.is_of_own_homeserver() && asker.as_ref() == Some(&event.sender) {
+                    if error.is_of_own_homeserver() && needed == Some(&event.sender) {
                         read = Err(error);
                     }
                     left.push((event, json));
@@ -226,7 +257,8 @@ impl Room {
             }
         }
         self.engine.leave_to_inbox(&self.id, &left).await?;
-        read
+        read?;
+        Ok(left.into_iter().map(|(event, _)| event.sender).collect())
     }
 
     /// Checks who is in the room and reads back: the person may have written before the bot joined.

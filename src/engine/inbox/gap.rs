@@ -12,19 +12,28 @@
 //! This file detects possible gaps. `actors::backfill` reads the history there, and `inbox::sync`
 //! reads the history that a limited sync left out.
 
-use std::sync::{PoisonError, atomic::Ordering};
+use std::{
+    sync::{PoisonError, atomic::Ordering},
+    time::Duration,
+};
 
-use ruma::{OwnedRoomId, UserId};
+use ruma::{OwnedRoomId, RoomId, UserId};
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
 use crate::{
-    engine::{Engine, event::RoomEvent, records::Rooms},
-    store::StoreError,
+    engine::{Engine, EngineError, event::RoomEvent, records::Rooms},
+    matrix::bounds::{DeadLetter, DeadLetterReason},
+    store::{Batch, StoreError},
 };
 
 /// Maximum number of rooms whose last check is remembered. Beyond it, all rooms are checked again.
 const ROOMS: usize = 10_000;
+/// How long the gap before an event is read at most. A server that holds its history back holds up
+/// its room no longer.
+pub(in crate::engine) const GAP_TIME: Duration = Duration::from_secs(60);
+/// How long no gap in a room is read after one could not be.
+const FAILED_FOR: Duration = Duration::from_secs(10 * 60);
 /// Maximum number of pages that are read back for one gap: enough for all that a homeserver may
 /// have queued before it went down, while memory stays bounded.
 pub(in crate::engine) const BACKFILL_PAGES_MAX: usize = 300;
@@ -86,6 +95,45 @@ impl Engine {
         }
         checked.insert(room.clone(), epoch);
         true
+    }
+}
+
+impl Engine {
+    /// Returns whether a gap in this room could not be read a short while ago: its events are then
+    /// handled without what may be missing before them.
+    pub(in crate::engine) fn gap_failed_lately(&self, room: &RoomId) -> bool {
+        let failed = self.0.gap_failed_at.lock();
+        let failed = failed.unwrap_or_else(PoisonError::into_inner);
+        let now = self.now();
+        let last = failed.get(room);
+        last.is_some_and(|at| *at <= now && now.since(*at) < FAILED_FOR)
+    }
+
+    /// Notes that a gap in this room could not be read, and counts it.
+    pub(in crate::engine) async fn note_failed_gap(
+        &self,
+        room: &OwnedRoomId,
+    ) -> Result<(), EngineError> {
+        let now = self.now();
+        {
+            let failed = self.0.gap_failed_at.lock();
+            let mut failed = failed.unwrap_or_else(PoisonError::into_inner);
+            if failed.len() >= ROOMS {
+                failed.retain(|_, at| now.since(*at) < FAILED_FOR);
+            }
+            if failed.len() >= ROOMS {
+                failed.clear();
+            }
+            failed.insert(room.clone(), now);
+        }
+        let letter = DeadLetter {
+            reason: DeadLetterReason::GapUnreadable,
+            room: Some(room.clone()),
+            user: None,
+            event_type: None,
+            size: 0,
+        };
+        Ok(self.note_dead_letters(&[letter], Batch::new()).await?)
     }
 }
 

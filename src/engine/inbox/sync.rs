@@ -346,10 +346,13 @@ impl Engine {
             let (mut is_known, missed) = (false, newest_first.len());
             for json in page {
                 let event = RoomEvent::parse(json.get(), Some(room));
-                if gap::begins_for(ghost, &json)
-                    || event.as_ref().is_some_and(|it| self.may_be_forgotten(it))
-                {
+                if gap::begins_for(ghost, &json) {
                     break 'back;
+                }
+                // Its sender may have given it a false time, which must not hide those of others.
+                if event.as_ref().is_some_and(|it| self.may_be_forgotten(it)) {
+                    is_known = true;
+                    continue;
                 }
                 // Messages of our own users are not noted as seen.
                 let said_by_us =

@@ -14,16 +14,13 @@ use tokio::{
 };
 
 use crate::{
-    engine::{Engine, EngineError, records::SyncTokens},
+    engine::{Engine, EngineError, inbox::gap::GAP_TIME, records::SyncTokens},
     matrix::{Actor, JoinedRoom, bounds::DeadLetterReason},
     store::Batch,
 };
 
 /// Maximum number of pages that one reconciliation reads. The rest waits for the next one.
 pub(super) const SYNC_PAGES_MAX: usize = 50;
-/// How long the gaps of one room are read at most. A server that holds its history back must not
-/// keep a ghost from storing its token.
-const GAP_TIME: Duration = Duration::from_secs(60);
 /// How long all gaps of one sync are read at most.
 const GAPS_TIME: Duration = Duration::from_secs(5 * 60);
 /// Maximum size of the timelines that wait for the gaps before them, in bytes of JSON. Beyond it the

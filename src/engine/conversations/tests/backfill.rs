@@ -290,6 +290,98 @@ async fn what_others_said_during_a_cut_does_not_hide_what_was_missed() {
 }
 
 #[tokio::test]
+async fn a_false_time_hides_nothing_that_was_missed_before_it() {
+    let mut it = group_with_bob().await;
+    let history = vec![
+        by_bob("$two", NOW),
+        by_bob("$false", NOW - 8 * DAY),
+        by_bob("$one", NOW),
+    ];
+    it.fake.put_history(origin().as_str(), history.clone());
+    it.backfill_before("$three").await;
+    assert_eq!(it.carries(), ["$one", "$two", "$three"]);
+
+    let it = group_with_bob().await;
+    let newest = vec![message("$new", NOW)];
+    it.fake.put_timeline(origin().as_str(), newest, true);
+    it.fake.put_history(origin().as_str(), history);
+    it.engine.sync_all_pending(&sam()).await.unwrap();
+    let seen = |event: &str| it.engine.has_arrived(event.try_into().unwrap());
+    assert!(seen("$one").unwrap() && seen("$two").unwrap());
+    assert!(!seen("$false").unwrap());
+}
+
+#[tokio::test]
+async fn a_missed_event_that_fails_costs_nothing_that_others_said_after_it() {
+    let mut it = group_with_bob().await;
+    let carol = "@carol:hs.test";
+    let mut removed = EventFactory::room(&origin())
+        .sender("@alice:hs.test")
+        .member(carol, "leave");
+    removed["content"]["redact_events"] = json!(true);
+    removed["event_id"] = json!("$removed");
+    let history = vec![
+        by_bob("$two", NOW),
+        message("$after", NOW),
+        removed,
+        by_bob("$one", NOW),
+    ];
+    it.fake.put_history(origin().as_str(), history);
+    let mut talk = it.store.get::<Conversations>(&id()).unwrap().unwrap();
+    let home = Home::Origin { is_present: true };
+    let mut other = participant("carol", ".pcarol", home);
+    other.user = testing::person(carol).clone();
+    talk.people.push(other);
+    let mut batch = Batch::new();
+    batch.put::<Conversations>(&id(), &talk).unwrap();
+    it.store.apply(batch).unwrap();
+    it.fake.refuse("/state", 502);
+    let event = by_bob("$three", NOW);
+    let json = event.to_string();
+    let parsed = crate::engine::event::RoomEvent::parse(&json, None).unwrap();
+    let room = &mut it.actor.room;
+    room.backfill_before(parsed, &json).await.unwrap();
+    assert_eq!(it.carries(), ["$one", "$two", "$three"]);
+    let left = it.store.scan::<Inbox>(&prefix(&origin()), None, 10);
+    let left: Vec<String> = left
+        .unwrap()
+        .into_iter()
+        .filter_map(|(_, item)| match item {
+            InboxItem::Event(json) | InboxItem::AfterGap(json) => Some(json),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(left.len(), 2, "{left:?}");
+    assert!(left[0].contains("$removed") && left[1].contains("$after"));
+}
+
+#[tokio::test]
+async fn a_gap_that_cannot_be_read_is_not_tried_with_each_event() {
+    let mut it = talk_with_bob().await;
+    let late = |it: &Talk, id: &str| by_bob(id, it.engine.now() - Duration::from_secs(60));
+    it.fake.refuse_history(502);
+    let (key, json) = ((origin(), it.engine.next()), late(&it, "$one"));
+    let mut batch = Batch::new();
+    batch
+        .put::<Inbox>(&key, &InboxItem::AfterGap(json.to_string()))
+        .unwrap();
+    it.store.apply(batch).unwrap();
+    it.engine.mark_durable(it.engine.next());
+    assert!(it.actor.step().await.is_err(), "it is tried again");
+    it.clock.advance(Duration::from_secs(3 * 60));
+    it.actor.step().await.unwrap();
+    assert_eq!(it.carries(), ["$one"]);
+    let looks = it.requests("/context/");
+    let second = late(&it, "$two");
+    it.receive(&[second]).await;
+    assert_eq!(it.carries(), ["$one", "$two"]);
+    assert_eq!(it.requests("/context/"), looks);
+    it.clock.advance(Duration::from_secs(11 * 60));
+    it.fake.put_history(origin().as_str(), Vec::new());
+    assert!(!it.engine.gap_failed_lately(&origin()));
+}
+
+#[tokio::test]
 async fn a_sync_that_skips_events_brings_what_stands_among_known_ones() {
     let it = group_with_bob().await;
     let (id, mut batch) = (owned_event_id!("$known"), Batch::new());
