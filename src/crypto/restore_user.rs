@@ -41,6 +41,7 @@ impl Machines {
         self.set_being_restored(user, true)?;
         record.being_restored = true;
         self.0.store.flush().await?;
+        self.0.hs.note_missing(user);
         // Does nothing if the user is there.
         self.0.hs.register(user.localpart()).await?;
         match record.kind {

@@ -26,8 +26,8 @@ use super::{
     answer::AnswerStream,
     bounds::DeadLetter,
     json_stream::{JsonStream, Match, Selector},
+    lately_missing::LatelyMissing,
     upload_limit::UploadLimit,
-    users_there::UsersThere,
 };
 
 const MIB: usize = 1024 * 1024;
@@ -111,7 +111,7 @@ struct Inner {
     options: HomeserverOptions,
     dead_letters: Mutex<Vec<DeadLetter>>,
     upload_limit: Mutex<Option<UploadLimit>>,
-    users_there: UsersThere,
+    lately_missing: LatelyMissing,
 }
 
 /// How long the homeserver has to show that it answers.
@@ -178,7 +178,7 @@ impl Homeserver {
             options,
             dead_letters: Mutex::default(),
             upload_limit: Mutex::default(),
-            users_there: UsersThere::default(),
+            lately_missing: LatelyMissing::default(),
         };
         let request = inner.versions_request()?;
         let timeout = inner.options.request_timeout;
@@ -203,8 +203,14 @@ impl Homeserver {
         &self.0.versions
     }
 
-    pub(super) fn users_there(&self) -> &UsersThere {
-        &self.0.users_there
+    /// Notes that the homeserver did not have this user a moment ago: until a request takes no longer,
+    /// a refusal may be about that.
+    pub fn note_missing(&self, user: &UserId) {
+        self.0.lately_missing.insert(user, Instant::now());
+    }
+
+    pub(super) fn lately_missing(&self) -> &LatelyMissing {
+        &self.0.lately_missing
     }
 
     /// Makes any request of the client-server API as `who`.

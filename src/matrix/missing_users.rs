@@ -1,10 +1,12 @@
 //! Tells the refusal of one request from a homeserver that does not have one of our users.
 //!
 //! Synapse answers both with 403 and `M_FORBIDDEN`. So after a refusal it is asked whether it has the
-//! user at all, at most once a minute for each. It also passes on errors of other servers, so a
-//! missing device is believed only after a request that no other server takes part in.
+//! user at all. If it was made again a moment ago, the refusal may be from before that. Synapse also
+//! passes on errors of other servers, so a missing device is believed only after a request that no
+//! other server takes part in.
 
 use http::StatusCode;
+use tokio::time::Instant;
 
 use super::{Actor, Fate, Homeserver, MatrixError};
 
@@ -28,15 +30,23 @@ impl Homeserver {
         }
         let forbidden = error.has_errcode("M_FORBIDDEN")
             && error.status() == Some(StatusCode::FORBIDDEN.as_u16());
-        if !forbidden || self.users_there().contains(&user) {
+        if !forbidden {
             return error;
         }
         match self.whoami(Actor::user(&user)).await {
-            Ok(_) => {
-                self.users_there().insert(&user);
-                error
+            Ok(_) if self.lately_missing().contains(&user, Instant::now()) => {
+                MatrixError::Failing {
+                    status: StatusCode::FORBIDDEN,
+                    errcode: Some("M_FORBIDDEN".to_owned()),
+                    message: "the user was missing a moment ago".to_owned(),
+                    retry_after: None,
+                }
             }
-            Err(answer) if answer.has_errcode("M_FORBIDDEN") => MatrixError::NoSuchUser { user },
+            Ok(_) => error,
+            Err(answer) if answer.has_errcode("M_FORBIDDEN") => {
+                self.lately_missing().insert(&user, Instant::now());
+                MatrixError::NoSuchUser { user }
+            }
             // What the refusal means is not known: the request is made again.
             Err(answer) if answer.fate() != Fate::Final => answer,
             Err(_) => error,

@@ -22,6 +22,7 @@ pub mod event_type;
 pub(crate) mod fuzz;
 mod homeserver;
 pub mod json_stream;
+mod lately_missing;
 mod media;
 mod missing_users;
 mod room_state;
@@ -31,7 +32,6 @@ mod timeline;
 pub mod transaction;
 mod upload_limit;
 mod users;
-mod users_there;
 
 #[cfg(test)]
 mod media_tests;

@@ -296,6 +296,29 @@ async fn a_refusal_is_final_only_once_the_homeserver_says_that_it_has_the_user()
 #[tokio::test]
 async fn a_direct_invite_is_a_member_event() {
     let (hs, script) =
+/// A request was refused because the user was missing, and before we asked about that, somebody else
+/// had noticed it and the user was made again.
+#[tokio::test]
+async fn a_refusal_from_before_a_user_was_made_again_is_not_final() {
+    let forbidden = || r#"{"errcode":"M_FORBIDDEN","error":"no such user"}"#.to_owned();
+    let there = r#"{"user_id":"@_dm_sam:hs.test","device_id":"STONE"}"#;
+    let (hs, script) = homeserver(vec![
+        ("/whoami", 403, forbidden()),
+        ("/m.room.member/", 403, forbidden()),
+    ])
+    .await;
+    let (room, other) = (room_id!("!r:hs.test"), user_id!("@alice:hs.test"));
+    let invite = async || {
+        let asked = hs.invite_direct(ghost(), room, other, None).await;
+        asked.unwrap_err()
+    };
+    assert!(invite().await.missing_user().is_some());
+    script.answers.lock().unwrap()[0] = ("/whoami", 200, there.to_owned());
+    let error = invite().await;
+    assert_eq!(error.fate(), Fate::Failing, "{error}");
+    assert!(error.missing_user().is_none());
+}
+
         homeserver(vec![("/@sam:hs.test", 200, r#"{"event_id":"$i"}"#.into())]).await;
     hs.invite_direct(
         ghost(),
