@@ -1,9 +1,9 @@
 //! Tells an outage of the homeserver from a request at which it fails alone.
 //!
 //! After a failed request that it may fail at as a whole, the homeserver is asked who the bot is, and
-//! to keep something for it: a homeserver whose disk is full can read and not write. One
-//! room asks at a time, and the answer is good for all rooms for a moment. While the homeserver fails
-//! at that too, no time runs for what is tried ([`super::retry`]).
+//! to keep something for it: a homeserver whose disk is full can read and not write. One room asks at
+//! a time, and the answer is good for all rooms for a moment. While the homeserver fails at one of
+//! these too, no time runs for what is tried ([`super::retry`]).
 
 use std::time::Duration;
 

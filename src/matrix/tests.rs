@@ -259,6 +259,9 @@ async fn a_homeserver_is_down_that_cannot_say_who_asks_or_write() {
         let (hs, _) = homeserver(vec![("/whoami", status, body.clone()), written]).await;
         assert_eq!(hs.is_down(ghost()).await, is_down, "{status}");
         if !is_down {
+            let busy = ("/account_data/", 429, with("M_LIMIT_EXCEEDED"));
+            let (hs, _) = homeserver(vec![("/whoami", status, body.clone()), busy]).await;
+            assert!(!hs.is_down(ghost()).await, "{status}");
             // Its disk is full: it can read and not write.
             let not_written = ("/account_data/", 500, with("M_UNKNOWN"));
             let (hs, _) = homeserver(vec![("/whoami", status, body), not_written]).await;
@@ -293,9 +296,6 @@ async fn a_refusal_is_final_only_once_the_homeserver_says_that_it_has_the_user()
     }
 }
 
-#[tokio::test]
-async fn a_direct_invite_is_a_member_event() {
-    let (hs, script) =
 /// A request was refused because the user was missing, and before we asked about that, somebody else
 /// had noticed it and the user was made again.
 #[tokio::test]
@@ -319,6 +319,9 @@ async fn a_refusal_from_before_a_user_was_made_again_is_not_final() {
     assert!(error.missing_user().is_none());
 }
 
+#[tokio::test]
+async fn a_direct_invite_is_a_member_event() {
+    let (hs, script) =
         homeserver(vec![("/@sam:hs.test", 200, r#"{"event_id":"$i"}"#.into())]).await;
     hs.invite_direct(
         ghost(),

@@ -17,7 +17,7 @@ use ruma::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
-use tokio::time::{error::Elapsed, timeout};
+use tokio::time::timeout;
 
 use super::{Actor, Fate, Homeserver, MatrixError, homeserver::PROBE_TIMEOUT};
 
@@ -66,19 +66,23 @@ impl Homeserver {
     /// database: to say who makes them, and to write something. Its disk may be full, or its database
     /// open for reading only.
     pub async fn is_down(&self, who: Actor<'_>) -> bool {
-        let fails = |answer: Result<Result<(), MatrixError>, Elapsed>| match answer {
-            Err(_elapsed) => true,
-            Ok(Ok(()) | Err(MatrixError::RateLimited { .. })) => false,
-            // It can say that it has lost the user.
-            Ok(Err(error)) => error.missing_user().is_none() && error.fate() != Fate::Final,
-        };
-        let reading = async { self.whoami(who).await.map(drop) };
-        if fails(timeout(PROBE_TIMEOUT, reading).await) {
-            return true;
+        match timeout(PROBE_TIMEOUT, self.whoami(who)).await {
+            Err(_elapsed) => return true,
+            Ok(Ok(_) | Err(MatrixError::RateLimited { .. })) => {}
+            Ok(Err(error)) if error.fate() == Fate::Final => {}
+            Ok(Err(_)) => return true,
         }
         let nothing = json!({});
         let writing = self.set_account_data(who, PROBE_TYPE, &nothing);
-        fails(timeout(PROBE_TIMEOUT, writing).await)
+        match timeout(PROBE_TIMEOUT, writing).await {
+            Err(_elapsed) => true,
+            Ok(Err(MatrixError::RateLimited { .. })) => false,
+            // A proxy may know nothing of this request, and the user may be missing: the homeserver
+            // is there.
+            Ok(answer) => answer.is_err_and(|error| {
+                error.missing_user().is_none() && matches!(error.fate(), Fate::Failing | Fate::Away)
+            }),
+        }
     }
 
     /// Returns a profile; `None` if the user does not exist.
