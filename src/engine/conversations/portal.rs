@@ -1,7 +1,10 @@
 //! Portals: the rooms in which masked people see a conversation.
 
+use std::time::Duration;
+
 use ruma::{OwnedRoomId, OwnedUserId, api::client::room::create_room, serde::Raw};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::{
     conversation::{Conversation, Input, Participant, RoomRole},
@@ -19,6 +22,9 @@ use crate::{
 
 /// Marks a portal, so that one made before a crash is found again.
 const MARK: &str = "chat.stonechat.portal";
+
+/// How long an invite takes at least whose failure shows that the other server is silent.
+const LONG: Duration = Duration::from_secs(5);
 
 impl Room {
     /// Makes or finds a portal, joins everybody's ghosts to it, and invites its owner.
@@ -109,9 +115,11 @@ impl Room {
             if self.lanes.is_silent(server, engine.now()) {
                 return Err(EngineError::Unanswered(Box::new(EngineError::NotThereYet)));
             }
+            let asked = Instant::now();
             let invited = engine.invite_owner_of_portal(conversation, &host.ghost, owner, &room);
             let invited = invited.await;
-            if let Err(EngineError::Unanswered(_)) = &invited {
+            // What fails at once holds up nobody, and says nothing of the server's other people.
+            if matches!(invited, Err(EngineError::Unanswered(_))) && asked.elapsed() >= LONG {
                 self.lanes.note_silent(server, engine.now());
             }
             invited?;
