@@ -49,6 +49,9 @@ impl Room {
         {
             self.send_too_late_notice(conversation, *sender).await?;
         }
+        if let (Effect::RemoveGhost { person }, Some(conversation)) = (effect, conversation) {
+            self.give_up_removing(conversation, *person).await?;
+        }
         let inputs = if *effect == Effect::LeaveRoom {
             self.leave_conversation_room(id, conversation, true, &mut batch)
                 .await?

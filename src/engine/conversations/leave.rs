@@ -104,17 +104,37 @@ impl Room {
         match left {
             Err(error) if error.is_transient() => return Err(error),
             Err(error) => {
-                tracing::warn!(room = %self.id, %ghost, %error, "a ghost could not leave")
+                tracing::warn!(room = %self.id, %ghost, %error, "a ghost could not leave");
+                self.engine.forget_room(ghost, &self.id).await?;
             }
             Ok(()) => {}
         }
+        self.is_removed(ghost)?;
+        Ok(Vec::new())
+    }
+
+    /// Destroys the keys of the ghost of a person who has left, although it could not leave this room.
+    pub(in crate::engine) async fn give_up_removing(
+        &mut self,
+        conversation: &Conversation,
+        person: usize,
+    ) -> Result<(), EngineError> {
+        let gone = conversation.people.get(person).map(|gone| &gone.ghost);
+        if let Some(ghost) = gone.filter(|ghost| !conversation.needs(ghost)) {
+            self.engine.forget_room(ghost, &self.id).await?;
+            self.is_removed(ghost)?;
+        }
+        Ok(())
+    }
+
+    /// Records that a ghost no longer takes part here.
+    fn is_removed(&mut self, ghost: &Ghost) -> Result<(), EngineError> {
         if let Some(here) = &mut self.record.conversation {
             here.ghosts.retain(|it| it != ghost);
         }
         let mut batch = Batch::new();
         batch.delete::<ActiveRoomsByGhost>(&(ghost.clone().into(), self.id.clone()));
-        self.commit(batch, [])?;
-        Ok(Vec::new())
+        self.commit(batch, [])
     }
 
     /// Marks the ghost's invites that wait here as handled. The ghost is joined, so it came by one
