@@ -279,8 +279,8 @@ struct Inner {
     last_gap_at: AtomicU64,
     /// The gap epoch at which each room was last checked.
     gap_checked_at: std::sync::Mutex<HashMap<OwnedRoomId, u64>>,
-    /// When a gap in a room could not be read last.
-    gap_failed_at: std::sync::Mutex<HashMap<OwnedRoomId, Timestamp>>,
+    /// When the gap before an event of a server could not be read in a room last.
+    gap_failed_at: std::sync::Mutex<HashMap<(OwnedRoomId, OwnedServerName), Timestamp>>,
     server_clocks: std::sync::Mutex<inbox::server_clocks::ServerClocks>,
     /// Notified when events may have been lost, so that ghosts are synced.
     gap_noted: Notify,

@@ -272,6 +272,14 @@ impl Room {
             == *decided_on)
     }
 
+    /// Drops changes that were decided and not written.
+    pub(super) fn reload(&mut self) -> Result<(), EngineError> {
+        let record = self.engine.store().get::<Rooms>(&self.id)?;
+        self.record = record.unwrap_or_default();
+        self.written = None;
+        Ok(())
+    }
+
     /// Writes the record, the effects, and the rest of the batch.
     pub(super) fn commit(
         &mut self,

@@ -9,7 +9,7 @@ use crate::{
     clock::{self, Timestamp},
     engine::{
         Engine, EngineError,
-        records::{Inbox, InboxItem, Outbox, QueuedEffect, Rooms},
+        records::{Inbox, InboxItem, Outbox, QueuedEffect},
         retry::Retry,
         room::Room,
     },
@@ -104,13 +104,7 @@ impl RoomActor {
                     // Changes that were decided but not written have not happened. An actor that
                     // waits for a slow server gives up its place, so that other introductions can
                     // go on.
-                    self.room.record = self
-                        .room
-                        .engine
-                        .store()
-                        .get::<Rooms>(&self.room.id)?
-                        .unwrap_or_default();
-                    self.room.written = None;
+                    self.room.reload()?;
                     self.room.place = None;
                     tracing::warn!(room = %self.room.id, %error, ?pause, "a room pauses and will try again");
                     // A room key or another room of the conversation may come at any moment; only

@@ -1,8 +1,6 @@
 //! Reads a room's history: the events between the last one that was handled and the next one, and
 //! those from before a ghost or the bot joined.
 
-use std::collections::HashSet;
-
 use ruma::OwnedUserId;
 use serde_json::value::RawValue;
 use tokio::time::timeout;
@@ -17,7 +15,7 @@ use crate::{
             gap::{BACKFILL_PAGES_MAX, GAP_TIME, begins_for},
             sync::GAP_BYTES,
         },
-        records::{QueuedEffect, Rooms},
+        records::QueuedEffect,
         room::Room,
     },
     ids::Ghost,
@@ -29,17 +27,28 @@ use crate::{
 /// Maximum number of events that are read back when the bot joins a room.
 const READ_BACK: u32 = 30;
 
+/// An event of a room's history, and its JSON.
+type HistoryEvent = (RoomEvent, Box<RawValue>);
+
+/// What was missed before an event.
+pub(in crate::engine) struct Gap {
+    /// Our user who sees the history.
+    user: OwnedUserId,
+    /// In the room's order.
+    missed: Vec<HistoryEvent>,
+    /// Where the events after it begin.
+    behind: Option<String>,
+}
+
 impl Room {
-    /// Handles, in the room's order, the events since the last one that was handled here, then
-    /// `this`, then those after it. If an earlier one of its sender has to be left to the inbox, `this`
-    /// is left there too, behind it. Everything before it in the inbox has been handled by now.
-    pub(in crate::engine) async fn backfill_before(
-        &mut self,
-        this: RoomEvent,
-        json: &str,
-    ) -> Result<(), EngineError> {
+    /// Reads the history between the last event that was handled here and `this`. Everything before
+    /// it in the inbox has been handled by now. Returns `None` if nobody of ours can see it.
+    pub(in crate::engine) async fn read_gap_before(
+        &self,
+        this: &RoomEvent,
+    ) -> Result<Option<Gap>, EngineError> {
         let Some(user) = self.record.history_reader(&self.engine.settings().bot) else {
-            return Ok(());
+            return Ok(None);
         };
         let acting = self.engine.as_user(&user)?;
         let homeserver = self.engine.homeserver();
@@ -49,24 +58,62 @@ impl Room {
             Ok(around) => (around.start, around.end),
             // Our user may see neither this event nor those before it. Only the homeserver can say
             // so: what a proxy answers is tried again.
-            Err(error) if error.fate() == Fate::Final => return Ok(()),
+            Err(error) if error.fate() == Fate::Final => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let newest_first = self.missed_before(&user, &this, before).await?;
+        let newest_first = self.missed_before(&user, this, before).await?;
         let missed = newest_first.into_iter().rev();
         let missed = missed.filter_map(|json| {
             let event = RoomEvent::parse(json.get(), Some(&self.id))?;
             Some((event, json))
         });
-        let left = self.handle_or_leave(missed.collect(), None).await?;
-        // Then it waits behind them.
-        if left.contains(&this.sender) {
+        Ok(Some(Gap {
+            missed: missed.collect(),
+            user,
+            behind,
+        }))
+    }
+
+    /// Handles, in the room's order, what was missed before `this`, then `this`, then what comes after
+    /// it. If an earlier event of its sender has to be left to the inbox, `this` is left there too,
+    /// behind it.
+    pub(in crate::engine) async fn handle_gap(
+        &mut self,
+        gap: Gap,
+        this: RoomEvent,
+        json: &str,
+    ) -> Result<(), EngineError> {
+        let mut left = Vec::new();
+        let handled = self.handle_events(gap, this, json, &mut left).await;
+        // Until this is written, a crash leads to the same reading again.
+        self.engine.leave_to_inbox(&self.id, &left).await?;
+        handled
+    }
+
+    async fn handle_events(
+        &mut self,
+        gap: Gap,
+        this: RoomEvent,
+        json: &str,
+        left: &mut Vec<HistoryEvent>,
+    ) -> Result<(), EngineError> {
+        self.handle_all(gap.missed, None, left).await?;
+        if left
+            .iter()
+            .any(|(earlier, _)| earlier.sender == this.sender)
+        {
             return Ok(());
         }
         self.handle_event(this, json, Batch::new()).await?;
         let until = self.engine.next();
-        self.handle_behind(&user, behind).await?;
-        self.read_until = until;
+        match self.handle_behind(&gap.user, gap.behind, left).await {
+            Ok(()) => self.read_until = until,
+            Err(error) if error.fate() == Fate::Away => return Err(error),
+            // The homeserver pushes them.
+            Err(error) => {
+                tracing::warn!(room = %self.id, %error, "the events behind a gap could not be read");
+            }
+        }
         Ok(())
     }
 
@@ -104,7 +151,19 @@ impl Room {
         // As text: parsed, an event takes several times as much.
         let mut newest_first: Vec<Box<RawValue>> = Vec::new();
         let mut bytes = 0;
-        while let Some(page) = history.next_page().await? {
+        loop {
+            let page = match history.next_page().await {
+                Err(error @ EngineError::HistoryTooSlow) => {
+                    if bytes == 0 || engine.homeserver_is_down().await {
+                        return Err(error);
+                    }
+                    // What was read is the newest of it.
+                    engine.note_failed_gap(&self.id, &this.sender).await?;
+                    break;
+                }
+                page => page?,
+            };
+            let Some(page) = page else { break };
             bytes += page.iter().map(|it| it.get().len()).sum::<usize>();
             if bytes > GAP_BYTES {
                 let (reason, room) = (DeadLetterReason::GapTooLarge, &self.id);
@@ -156,6 +215,7 @@ impl Room {
         &mut self,
         user: &OwnedUserId,
         from: Option<String>,
+        left: &mut Vec<HistoryEvent>,
     ) -> Result<(), EngineError> {
         let Some(from) = from else { return Ok(()) };
         let (engine, room) = (self.engine.clone(), self.id.clone());
@@ -166,14 +226,16 @@ impl Room {
             .with_retries()
             .within(GAP_TIME);
         while let Some(page) = history.next_page().await? {
+            let mut unknown = Vec::new();
             for json in page {
                 let event = RoomEvent::parse(json.get(), Some(&self.id));
                 if let Some(event) = event.filter(|event| !engine.is_ours(&event.sender))
                     && !self.may_be_known(&event)?
                 {
-                    self.handle_event(event, json.get(), Batch::new()).await?;
+                    unknown.push((event, json));
                 }
             }
+            self.handle_all(unknown, None, left).await?;
         }
         Ok(())
     }
@@ -210,19 +272,21 @@ impl Room {
         let closing = introduction.phase == Phase::Closing;
         let asker = closing.then(|| introduction.invite.asker.clone());
         let read_back = self.engine.read_back(ghost, &self.id).await?;
-        self.handle_or_leave(read_back, asker.as_ref()).await?;
-        Ok(())
+        let mut left = Vec::new();
+        let read = self.handle_all(read_back, asker.as_ref(), &mut left).await;
+        self.engine.leave_to_inbox(&self.id, &left).await?;
+        read
     }
 
-    /// Handles events of a history in order. One that fails is left to the inbox with those of the
-    /// same sender behind it, so that it does not cost what others say. Returns the senders of what
-    /// was left. Fails if an event of `needed` is left because our own homeserver failed.
-    async fn handle_or_leave(
+    /// Handles events of a history in order. One that fails is added to `left` with those of the same
+    /// sender behind it, for the inbox: it must not cost what others say. Fails if an event of
+    /// `needed` is left because our own homeserver failed.
+    async fn handle_all(
         &mut self,
-        events: Vec<(RoomEvent, Box<RawValue>)>,
+        events: Vec<HistoryEvent>,
         needed: Option<&OwnedUserId>,
-    ) -> Result<HashSet<OwnedUserId>, EngineError> {
-        let mut left: Vec<(RoomEvent, Box<RawValue>)> = Vec::new();
+        left: &mut Vec<HistoryEvent>,
+    ) -> Result<(), EngineError> {
         let mut read = Ok(());
         for (event, json) in events {
             // A person's later events must not overtake an earlier one that is left to the inbox.
@@ -239,16 +303,16 @@ impl Room {
                 // It is tried again from the inbox: what other people say must not wait for it.
                 Err(error) if error.fate() == Fate::Failing && !error.is_outage() => {
                     tracing::info!(room = %self.id, %error, "an event is left to the inbox");
-                    self.record = self
-                        .engine
-                        .store()
-                        .get::<Rooms>(&self.id)?
-                        .unwrap_or_default();
-                    self.written = None;
+                    self.reload()?;
                     if error.is_of_own_homeserver() && needed == Some(&event.sender) {
                         read = Err(error);
                     }
                     left.push((event, json));
+                }
+                // It never succeeds, and must not cost what comes after it.
+                Err(error) if error.fate() == Fate::Final => {
+                    tracing::error!(room = %self.id, %error, "an event of the history is given up");
+                    self.reload()?;
                 }
                 Err(error) => {
                     read = Err(error);
@@ -256,9 +320,7 @@ impl Room {
                 }
             }
         }
-        self.engine.leave_to_inbox(&self.id, &left).await?;
-        read?;
-        Ok(left.into_iter().map(|(event, _)| event.sender).collect())
+        read
     }
 
     /// Checks who is in the room and reads back: the person may have written before the bot joined.

@@ -115,19 +115,24 @@ impl Room {
         if self.was_read(number, &event)? {
             return Ok(self.engine.store().apply(batch)?);
         }
-        if self.engine.gap_failed_lately(&self.id) {
+        if self.engine.gap_failed_lately(&self.id, &event.sender) {
+            self.engine.check_gap_again(&self.id);
             return self.handle_event(event, json, batch).await;
         }
-        if let Err(error) = self.backfill_before(event.clone(), json).await {
-            let error = self.engine.unless_outage(error).await;
-            if self.retries(number, Retry::of_gap(&error), &error) {
-                return Err(error);
+        match self.read_gap_before(&event).await {
+            Ok(Some(gap)) => self.handle_gap(gap, event.clone(), json).await?,
+            Ok(None) => {}
+            Err(error) => {
+                let error = self.engine.unless_outage(error).await;
+                if self.retries(number, Retry::of_gap(&error), &error) {
+                    return Err(error);
+                }
+                // A gap that cannot be read must not cost the event that we have, nor hold up the
+                // next ones.
+                let room = &self.id;
+                self.engine.note_failed_gap(room, &event.sender).await?;
+                tracing::error!(%room, %error, "the events before an event could not be read back");
             }
-            // A gap that cannot be read must not cost the event that we have, nor hold up the next
-            // ones.
-            let room = &self.id;
-            self.engine.note_failed_gap(room).await?;
-            tracing::error!(%room, %error, "the events before an event could not be read back");
         }
         // If not, it was left to the inbox again.
         if !self

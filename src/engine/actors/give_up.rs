@@ -11,7 +11,7 @@ use crate::{
         control_room::{ControlEffect, Occasion, Remark},
         conversations::failures::not_delivered,
         event::RoomEvent,
-        records::{Conversations, Inbox, InboxItem, QueuedEffect, Rooms},
+        records::{Conversations, Inbox, InboxItem, QueuedEffect},
         room::Room,
     },
     ids::{ConversationId, Ghost},
@@ -28,9 +28,7 @@ impl Room {
         number: u64,
         arrived: InboxItem,
     ) -> Result<(), EngineError> {
-        let store = self.engine.store();
-        self.record = store.get::<Rooms>(&self.id)?.unwrap_or_default();
-        self.written = None;
+        self.reload()?;
         let mut batch = Batch::new();
         batch.delete::<Inbox>(&(self.id.clone(), number));
         let mut effects = Vec::new();
@@ -52,12 +50,14 @@ impl Room {
         }
         if let InboxItem::Event(json) | InboxItem::AfterGap(json) = arrived
             && let Some(event) = RoomEvent::parse(&json, Some(&self.id))
-            && event.kind == "m.room.encrypted"
         {
             // Before the bot knows whose room this is, it reads nothing; then it reads back.
-            let unread = self.bot_is_here() && !self.is_ready();
+            let unread = self.bot_is_here() && !self.is_ready() && event.membership().is_none();
             if !unread {
                 self.engine.mark_seen(&event.id, true, &mut batch)?;
+            }
+            if event.kind != "m.room.encrypted" {
+                return self.commit(batch, effects);
             }
             effects.extend(self.give_up_in_introductions(&event));
             if self.bot_is_here() {

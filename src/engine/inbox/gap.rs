@@ -29,10 +29,10 @@ use crate::{
 
 /// Maximum number of rooms whose last check is remembered. Beyond it, all rooms are checked again.
 const ROOMS: usize = 10_000;
-/// How long the gap before an event is read at most. A server that holds its history back holds up
-/// its room no longer.
+/// How long the homeserver may take for the events before one, and as long for those after it. A
+/// server that holds its history back holds up the room no longer.
 pub(in crate::engine) const GAP_TIME: Duration = Duration::from_secs(60);
-/// How long no gap in a room is read after one could not be.
+/// How long no gap before an event of a server is read in a room after one could not be read there.
 const FAILED_FOR: Duration = Duration::from_secs(10 * 60);
 /// Maximum number of pages that are read back for one gap: enough for all that a homeserver may
 /// have queued before it went down, while memory stays bounded.
@@ -99,20 +99,27 @@ impl Engine {
 }
 
 impl Engine {
-    /// Returns whether a gap in this room could not be read a short while ago: its events are then
-    /// handled without what may be missing before them.
-    pub(in crate::engine) fn gap_failed_lately(&self, room: &RoomId) -> bool {
+    /// Returns whether the gap before another event of its sender's server could not be read in this
+    /// room a short while ago: the event is then handled without what may be missing before it.
+    pub(in crate::engine) fn gap_failed_lately(&self, room: &OwnedRoomId, sender: &UserId) -> bool {
         let failed = self.0.gap_failed_at.lock();
         let failed = failed.unwrap_or_else(PoisonError::into_inner);
         let now = self.now();
-        let last = failed.get(room);
+        let last = failed.get(&(room.clone(), sender.server_name().to_owned()));
         last.is_some_and(|at| *at <= now && now.since(*at) < FAILED_FOR)
     }
 
-    /// Notes that a gap in this room could not be read, and counts it.
+    /// Lets the next event in a room count as the first since events may have been lost.
+    pub(in crate::engine) fn check_gap_again(&self, room: &RoomId) {
+        let checked = self.0.gap_checked_at.lock();
+        checked.unwrap_or_else(PoisonError::into_inner).remove(room);
+    }
+
+    /// Notes that the gap before an event could not be read, and counts it.
     pub(in crate::engine) async fn note_failed_gap(
         &self,
         room: &OwnedRoomId,
+        sender: &UserId,
     ) -> Result<(), EngineError> {
         let now = self.now();
         {
@@ -124,12 +131,12 @@ impl Engine {
             if failed.len() >= ROOMS {
                 failed.clear();
             }
-            failed.insert(room.clone(), now);
+            failed.insert((room.clone(), sender.server_name().to_owned()), now);
         }
         let letter = DeadLetter {
             reason: DeadLetterReason::GapUnreadable,
             room: Some(room.clone()),
-            user: None,
+            user: Some(sender.to_owned()),
             event_type: None,
             size: 0,
         };

@@ -261,11 +261,19 @@ impl Talk {
         let event = message(id, self.engine.now());
         let json = event.to_string();
         let parsed = crate::engine::event::RoomEvent::parse(&json, None).unwrap();
-        self.actor
-            .room
-            .backfill_before(parsed, &json)
-            .await
-            .unwrap();
+        backfill(&mut self.actor.room, parsed, &json).await.unwrap();
+    }
+}
+
+/// Looks for what may have been lost before an event, and handles all.
+async fn backfill(
+    room: &mut crate::engine::room::Room,
+    event: crate::engine::event::RoomEvent,
+    json: &str,
+) -> Result<(), EngineError> {
+    match room.read_gap_before(&event).await? {
+        Some(gap) => room.handle_gap(gap, event, json).await,
+        None => Ok(()),
     }
 }
 
