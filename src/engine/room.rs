@@ -27,7 +27,7 @@ use crate::{
     },
     ids::Ghost,
     introduction::{Introduction, Phase},
-    matrix::{MEDIA_BEGINS_WITHIN, MatrixError},
+    matrix::MatrixError,
     store::Batch,
 };
 
@@ -95,7 +95,9 @@ pub(super) struct UploadedMedia {
     pub event: Option<OwnedEventId>,
     /// The new addresses by the old ones; `None` for what the event goes without.
     pub addresses: HashMap<String, Option<String>>,
-    /// How much longer what is behind the event waits for its files to begin.
+    /// How long what is behind the event waits for its files to begin.
+    pub wait: Duration,
+    /// How much of that is left.
     pub wait_left: Duration,
     /// Since when one of the files cannot be had.
     pub failing_since: Option<Timestamp>,
@@ -106,10 +108,11 @@ pub(super) struct UploadedMedia {
 }
 
 impl UploadedMedia {
-    pub(super) fn of(event: OwnedEventId) -> Self {
+    pub(super) fn of(event: OwnedEventId, wait: Duration) -> Self {
         Self {
             event: Some(event),
-            wait_left: MEDIA_BEGINS_WITHIN,
+            wait,
+            wait_left: wait,
             ..Self::default()
         }
     }

@@ -1,6 +1,6 @@
 //! Files that have to be uploaded again.
 //!
-//! What waits behind an event waits for its files together [`MEDIA_BEGINS_WITHIN`] at most, over all
+//! What waits behind an event waits for its files together for a limited time ([`wait_of`]), over all
 //! attempts and all rooms that it goes to; a file that has begun to come may take as long as its
 //! size needs.
 
@@ -20,6 +20,21 @@ use crate::{
     relay::{MediaToReupload, MediaUse, remove_media},
 };
 
+/// How many bytes a second another server hands out at least. A homeserver passes nothing on before
+/// it has the whole file.
+const BYTES_PER_SECOND: u64 = 2 << 20;
+/// The longest time that a file may take to begin for its size.
+const LONGEST_FOR_SIZE: Duration = Duration::from_secs(50);
+
+/// Returns how long the files of an event may take to begin: [`MEDIA_BEGINS_WITHIN`], and more if it
+/// says that its file is large.
+fn wait_of(content: &Value, bytes_max: u64) -> Duration {
+    let claimed = content.pointer("/info/size").and_then(Value::as_u64);
+    let bytes = claimed.unwrap_or_default().min(bytes_max);
+    let for_size = Duration::from_secs(bytes / BYTES_PER_SECOND);
+    MEDIA_BEGINS_WITHIN + for_size.min(LONGEST_FOR_SIZE)
+}
+
 impl Room {
     /// Uploads the files of an event to our homeserver, because their addresses would show the
     /// sender's server. The bytes, usually encrypted, are not inspected.
@@ -34,7 +49,8 @@ impl Room {
         content: &mut Value,
     ) -> Result<(), EngineError> {
         if self.uploaded.event.as_ref() != Some(event) {
-            self.uploaded = UploadedMedia::of(event.clone());
+            let bytes_max = self.engine.settings().conversations.media_bytes_max;
+            self.uploaded = UploadedMedia::of(event.clone(), wait_of(content, bytes_max));
         }
         if let Some(failure) = self.uploaded.failure {
             return Err(failure.into());
@@ -103,7 +119,7 @@ impl Room {
             // That is not the file's fault.
             _ => {
                 uploaded.failing_since = None;
-                uploaded.wait_left = MEDIA_BEGINS_WITHIN;
+                uploaded.wait_left = uploaded.wait;
                 None
             }
         };
@@ -117,7 +133,9 @@ impl Room {
         sender: &Participant,
         media: &MediaToReupload,
     ) -> Result<Option<String>, EngineError> {
-        let (begun, left) = (Instant::now(), self.uploaded.wait_left);
+        let uploaded = &mut self.uploaded;
+        uploaded.wait_left = uploaded.wait_left.min(MEDIA_BEGINS_WITHIN);
+        let (begun, left) = (Instant::now(), uploaded.wait_left);
         let transferred = timeout(left, self.transfer(sender, media)).await;
         // All of it counts, not only what comes before it begins.
         self.uploaded.wait_left = left.saturating_sub(begun.elapsed());
@@ -216,5 +234,30 @@ impl Room {
         let transfer = homeserver.transfer_media(acting.actor(), uri, kind, limits);
         let transferred = engine.unless_stopping(async { Some(transfer.await) });
         Ok(transferred.await??.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_file_may_take_longer_to_begin_within_limits() {
+        const MIB: u64 = 1 << 20;
+        let wait = |size: Value| wait_of(&json!({"info": {"size": size}}), 100 * MIB).as_secs();
+        assert_eq!(wait_of(&json!({}), 100 * MIB), MEDIA_BEGINS_WITHIN);
+        for (size, seconds) in [
+            (json!(MIB), 20),
+            (json!(40 * MIB), 40),
+            (json!(100 * MIB), 70),
+            (json!(u64::MAX), 70),
+            (json!(-1), 20),
+            (json!("huge"), 20),
+        ] {
+            assert_eq!(wait(size.clone()), seconds, "{size}");
+        }
+        let size = json!({"info": {"size": 100 * MIB}});
+        assert_eq!(wait_of(&size, 10 * MIB).as_secs(), 25);
+        assert_eq!(wait_of(&size, u64::MAX).as_secs(), 70);
     }
 }
