@@ -31,8 +31,16 @@ pub(super) fn inputs() -> impl Strategy<Value = (i64, Input)> {
         _ => MessageKind::Line,
     });
     let input = prop_oneof![
-        6 => (event, person.clone(), kind)
-            .prop_map(|(event, sender, kind)| Input::Message { event, sender, kind }),
+        6 => (event, person.clone(), kind).prop_map(|(event, sender, kind)| {
+            // No event changes itself, nor another one that changes.
+            let changes = matches!(kind, MessageKind::Edit { .. } | MessageKind::Redaction { .. });
+            let event = if changes {
+                OwnedEventId::try_from(format!("{event}-changes")).unwrap()
+            } else {
+                event
+            };
+            Input::Message { event, sender, kind }
+        }),
         1 => (person, membership)
             .prop_map(|(user, m)| Input::Member { user, membership: m.to_owned() }),
         3 => Just(Input::Tick),
