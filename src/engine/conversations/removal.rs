@@ -7,7 +7,8 @@ use crate::{
     engine::{
         EngineError,
         event::RoomEvent,
-        records::{EventCopies, EventSources},
+        packs::Copy,
+        records::{CopyPacks, EventCopies},
         room::{Room, transaction_id},
     },
     store::{Batch, Digest, prefix},
@@ -15,9 +16,6 @@ use crate::{
 
 /// Maximum number of copies that are redacted in one room because of one removal.
 const REDACTIONS_MAX: usize = 5000;
-/// How many copies are looked at in one reading.
-const PAGE: usize = 500;
-
 /// Returns whether an event that removes a person asks for the deletion of what they have said.
 fn asks_to_redact(event: &RoomEvent) -> bool {
     let mut names = ["redact_events", "org.matrix.msc4293.redact_events"].into_iter();
@@ -59,23 +57,34 @@ impl Room {
         let there = self.other_room(conversation, target)?;
         let to = Digest::of(&there);
         let from = prefix(&Digest::of(&self.id));
+        let is_meant = |copy: &Copy| copy.there == to && usize::try_from(copy.by) == Ok(person);
         let store = self.engine.store();
-        let mut after = None;
         let mut redacted = 0;
-        while redacted < REDACTIONS_MAX {
-            let page = store.scan::<EventCopies>(&from, after.as_ref(), PAGE)?;
-            let Some((last, _)) = page.last() else {
-                break;
-            };
-            after = Some(*last);
-            let mut batch = Batch::new();
-            for (key, copy) in page {
-                if key.2 != to || usize::try_from(copy.by) != Ok(person) {
-                    continue;
-                }
-                self.redact_as_anybody(conversation, person, target, &there, &copy.event)
+        // A pack at a time, since it is written anew as a whole.
+        let mut after = None;
+        while redacted < REDACTIONS_MAX
+            && let Some((key, mut pack)) = store.scan::<CopyPacks>(&from, after.as_ref(), 1)?.pop()
+        {
+            after = Some(key);
+            let known = pack.copies.len();
+            for copy in pack.copies.iter().filter(|copy| is_meant(copy)) {
+                self.redact_as_anybody(conversation, person, target, &there, &copy.copy)
                     .await?;
-                batch.delete::<EventSources>(&(to, Digest::of(&copy.event)));
+            }
+            pack.copies.retain(|copy| !is_meant(copy));
+            if pack.copies.len() < known {
+                redacted += known - pack.copies.len();
+                let mut batch = Batch::new();
+                batch.put::<CopyPacks>(&key, &pack)?;
+                store.apply(batch)?;
+            }
+        }
+        for page in store.pages::<EventCopies>(&from) {
+            let mut batch = Batch::new();
+            let page = page?.into_iter().filter(|(_, copy)| is_meant(copy));
+            for (key, copy) in page.take(REDACTIONS_MAX - redacted.min(REDACTIONS_MAX)) {
+                self.redact_as_anybody(conversation, person, target, &there, &copy.copy)
+                    .await?;
                 batch.delete::<EventCopies>(&key);
                 redacted += 1;
             }
