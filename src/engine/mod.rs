@@ -15,7 +15,7 @@
 //! | `messaging` | decrypts, encrypts and sends as one of our users; leaves rooms and forgets their keys |
 //! | `inbox` | accepts what the homeserver pushes or a sync brings: once, bounded, durable |
 //! | `room` | a room: its record, the writes of its decisions, and what its effects need |
-//! | `history`, `outage`, `places`, `bells`, `missing_users`, `users`, `waiting_redactions`, `lanes`, `sizes`, `records`, `control_room`, `event`, `failing`, `keyed`, `error` | a room's history; whether the homeserver is down; places for work that other servers can hold up; how an inbox is filled and its room woken; our users that the homeserver does not have; our users, as whom requests are made; the deletions among what waits in a room; whose effects are overtaken there; of what the store consists; what is on disk; where a control room stands; an event; how long an item has been failing; locks by key; errors |
+//! | `history`, `outage`, `places`, `bells`, `missing_users`, `users`, `waiting_redactions`, `lanes`, `sizes`, `copies`, `records`, `packs`, `control_room`, `event`, `failing`, `keyed`, `error` | a room's history; whether the homeserver is down; places for work that other servers can hold up; how an inbox is filled and its room woken; our users that the homeserver does not have; our users, as whom requests are made; the deletions among what waits in a room; whose effects are overtaken there; of what the store consists; which copies of events are known; what is on disk; records that hold many; where a control room stands; an event; how long an item has been failing; locks by key; errors |
 //!
 //! A folder or file uses those below it, and in its own row those behind it.
 //!
@@ -72,6 +72,7 @@ mod bells;
 mod control_room;
 mod control_rooms;
 mod conversations;
+mod copies;
 #[cfg(test)]
 mod corpus_tests;
 mod error;
@@ -89,6 +90,7 @@ mod missing_users;
 mod module_api;
 mod notify;
 mod outage;
+mod packs;
 mod places;
 mod records;
 mod retention;
@@ -103,7 +105,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -221,8 +223,7 @@ struct Inner {
     began: u64,
     inbox_lock: Mutex<()>,
     in_hand: inbox::dedup::EventsInHand,
-    /// The number of the partition to which arrivals are written.
-    partition: AtomicU32,
+    arrivals: inbox::arrivals::Arrivals,
     /// Upper bound of the numbers of arrivals that are durable.
     arrived: AtomicU64,
     echoes: inbox::accept::EchoPacing,
@@ -300,7 +301,7 @@ impl Engine {
         // Before anything is accepted: what is there now was there before the restore.
         maintenance::restore::prepare(&services.store, services.clock.now())?;
         let sequence = records::first_sequence(&services.store)?;
-        let partition = inbox::dedup::first_partition(&services.store, services.clock.now())?;
+        let arrivals = inbox::arrivals::Arrivals::load(&services.store, services.clock.now())?;
         let places = Places::new(settings.server_name.clone(), settings.joins_at_once);
         Ok(Self(Arc::new(Inner {
             services,
@@ -309,7 +310,7 @@ impl Engine {
             began: sequence,
             inbox_lock: Mutex::default(),
             in_hand: inbox::dedup::EventsInHand::default(),
-            partition: AtomicU32::new(partition),
+            arrivals,
             arrived: AtomicU64::new(sequence),
             echoes: inbox::accept::EchoPacing::default(),
             to_device: inbox::to_device::Queues::default(),

@@ -2,17 +2,19 @@
 
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use serde::{Deserialize, Serialize};
-use serde_tuple::{Deserialize_tuple, Serialize_tuple};
 
 use crate::{
     bot,
     clock::Timestamp,
     conversation::{self, Conversation},
-    engine::control_room::{Control, ControlEffect, ControlPhase},
+    engine::{
+        control_room::{Control, ControlEffect, ControlPhase},
+        packs::{Copy, CopyPack, SeenEvent, SeenPack},
+    },
     ids::{ConversationId, Ghost, Person},
     introduction::{Effect, Introduction, Phase},
     matrix::bounds::DeadLetter,
-    store::{BackupInfo, Batch, Digest, Store, StoreError, Table, prefix},
+    store::{BackupInfo, Batch, Digest, Store, StoreError, Table},
 };
 
 macro_rules! table {
@@ -35,22 +37,22 @@ table! {
     Inbox = 10, true, (OwnedRoomId, u64) => InboxItem
 }
 table! {
-    /// Events that have arrived, by partition, so that none is accepted twice. Deleted with their
-    /// partition, after one to two weeks.
+    /// What has arrived lately, by block, so that nothing is accepted twice: events and to-device
+    /// messages. Moved to [`SeenPacks`] when the block is packed.
     Seen = 11, false, (u32, Digest) => SeenEvent
 }
 table! {
-    /// The partition of what arrives now, in [`Seen`] and [`SeenToDevice`]. One record, never
-    /// deleted.
-    SeenPartition = 12, false, u8 => Partition
+    /// When each block of [`Seen`] and [`SeenPacks`] was begun. Deleted with it, after one to two
+    /// weeks.
+    SeenBlocks = 12, false, u32 => Timestamp
 }
 table! {
     /// To-device messages that no machine has processed yet, by ghost and in order.
     ToDevice = 13, true, (OwnedUserId, u64) => ToDeviceItem
 }
 table! {
-    /// To-device messages that have arrived, by partition. Deleted with it, after one to two weeks.
-    SeenToDevice = 14, false, (u32, Digest) => ()
+    /// What arrived in a block, in one record.
+    SeenPacks = 14, false, u32 => SeenPack
 }
 table! {
     /// The record of a room; deleted when nothing is left to do there, unless a ghost has left it,
@@ -205,22 +207,6 @@ pub(in crate::engine) struct DeadLetterRecord {
     pub letter: DeadLetter,
 }
 
-/// An event that has arrived. Written without the names of its fields, like all records of which there
-/// is one for each message.
-#[derive(Clone, Copy, Debug, Serialize_tuple, Deserialize_tuple)]
-pub(in crate::engine) struct SeenEvent {
-    pub at: Timestamp,
-    pub handled: bool,
-}
-
-/// The records of a week, which are deleted together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::engine) struct Partition {
-    pub number: u32,
-    /// When its first record was written.
-    pub begun_at: Timestamp,
-}
-
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(in crate::engine) struct ToDeviceItem {
     pub user: OwnedUserId,
@@ -364,18 +350,19 @@ table! {
     ConversationsByGhost = 52, false, (Ghost, ConversationId) => ()
 }
 table! {
-    /// The original of each copy, by the copy's room and event. Deleted with [`EventCopies`].
-    EventSources = 53, false, (Digest, Digest) => Source
+    /// The newest copies of a room's events, by that room, the number of the event and the room of
+    /// the copy. Moved to [`CopyPacks`].
+    EventCopies = 54, false, (Digest, u64, Digest) => Copy
 }
 table! {
-    /// The copy of an event in another room, by the event's room, its id and that other room.
-    /// Deleted with [`CopiedEvents`].
-    EventCopies = 54, false, (Digest, Digest, Digest) => Copy
+    /// Older copies of a room's events, by that room and the number of the first of these events.
+    /// Deleted after the retention, or when the room has too many.
+    CopyPacks = 53, false, (Digest, u64) => CopyPack
 }
 table! {
-    /// The events of a room that have copies, numbered in the order of their first copies. Deleted
-    /// after the retention, or when the room has too many.
-    CopiedEvents = 55, false, (Digest, u64) => CopiedEvent
+    /// The number of the newest event of a room, the second one, that was known to have a copy in the
+    /// first when it was last written. Deleted with the last such copy.
+    CopyOrigins = 55, false, (Digest, Digest) => u64
 }
 
 table! {
@@ -396,36 +383,6 @@ pub(in crate::engine) struct LostSession {
     pub sender: OwnedUserId,
     /// When they were last told.
     pub told_at: Timestamp,
-}
-
-/// The original of a copy.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize_tuple, Deserialize_tuple)]
-pub(in crate::engine) struct Source {
-    pub room: Digest,
-    pub event: OwnedEventId,
-}
-
-/// The copy of an event in another room.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize_tuple, Deserialize_tuple)]
-pub(in crate::engine) struct Copy {
-    pub event: OwnedEventId,
-    /// The index of its author among the people of the conversation.
-    pub by: u32,
-}
-
-/// Returns the bytes with which the keys of an event's copies begin.
-pub(in crate::engine) fn copies_of(room: &Digest, event: &Digest) -> Vec<u8> {
-    let mut copies = prefix(room);
-    copies.extend(prefix(event));
-    copies
-}
-
-/// An event that has copies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize_tuple, Deserialize_tuple)]
-pub(in crate::engine) struct CopiedEvent {
-    pub event: Digest,
-    /// When it was copied first.
-    pub at: Timestamp,
 }
 
 #[cfg(test)]

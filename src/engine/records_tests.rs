@@ -555,21 +555,20 @@ fn the_small_records() {
         sender: person().into(),
         told_at: AT,
     };
-    let source = Source {
-        room: Digest::of("!room:hs.test"),
-        event: event(),
-    };
-    let copied = CopiedEvent {
-        event: Digest::of("$event"),
-        at: AT,
-    };
-    let partition = Partition {
-        number: 3,
-        begun_at: AT,
-    };
     let copy = Copy {
         event: event(),
+        there: Digest::of("!room:hs.test"),
+        copy: event(),
         by: 1,
+        at: AT,
+    };
+    let copies = CopyPack {
+        until: 7,
+        copies: vec![copy.clone()],
+    };
+    let arrivals = SeenPack {
+        since: AT,
+        arrivals: vec![(Digest::of("$event"), 7, true)],
     };
     insta::assert_json_snapshot!([
         ("dead letter", stored(&letter)),
@@ -577,13 +576,12 @@ fn the_small_records() {
         ("to-device message", stored(&to_device)),
         ("restore", stored(&restore)),
         ("owed ghost", stored(&owed)),
-        ("copy", stored(&copy)),
-        ("partition", stored(&partition)),
         ("lost session", stored(&lost)),
         ("pending", stored(&("plain", "html"))),
     ]);
     insta::assert_json_snapshot!([
-        ("source of a copy", stored_bytes(&source)),
-        ("copied event", stored_bytes(&copied)),
+        ("copy", stored_bytes(&copy)),
+        ("pack of copies", stored_bytes(&copies)),
+        ("pack of arrivals", stored_bytes(&arrivals)),
     ]);
 }

@@ -93,7 +93,8 @@ struct Inner {
     memtable: Arc<Memtable>,
     key: StoreKey,
     run: Run,
-    /// Whether the store is shut down. A writer holds the read lock while it applies a batch.
+    /// Whether the store is shut down. A writer holds the read lock while it applies a batch; one
+    /// that must be alone holds the write lock.
     closed: RwLock<bool>,
     on_shutdown: Mutex<Option<Arc<ShutdownHook>>>,
     folder: Option<PathBuf>,
@@ -293,6 +294,29 @@ impl Store {
             .unwrap_or_else(PoisonError::into_inner);
         if *closed {
             return Err(StoreError::Closed);
+        }
+        let applied = self.inner.memtable.apply(batch.into_changes());
+        self.inner.record_fatal(applied)
+    }
+
+    /// Makes changes like [`Store::apply`] that follow from what `stage` reads. Nobody else makes
+    /// any meanwhile: they wait, so `stage` has to be quick, and must not apply anything itself.
+    pub(crate) fn apply_exclusively(
+        &self,
+        stage: impl FnOnce() -> Result<Batch, StoreError>,
+    ) -> Result<(), StoreError> {
+        self.inner.check()?;
+        let closed = self
+            .inner
+            .closed
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        if *closed {
+            return Err(StoreError::Closed);
+        }
+        let batch = stage()?;
+        if batch.is_empty() {
+            return Ok(());
         }
         let applied = self.inner.memtable.apply(batch.into_changes());
         self.inner.record_fatal(applied)

@@ -1,6 +1,12 @@
 //! Maps events to their copies in the other rooms. Only ids are stored, for as long as the
 //! configuration says; an event that refers to an older one is forwarded without the reference, or
 //! its sender is told.
+//!
+//! The copies of a room's events are written one after the other, and every so many events are
+//! *packed* into one record: records that are found by the ids of events would take the database
+//! many times as much (`inbox/arrivals.rs` says why). `copies.rs` searches them.
+
+use std::collections::BTreeSet;
 
 use ruma::{EventId, OwnedEventId, RoomId};
 
@@ -8,17 +14,24 @@ use crate::{
     clock::Timestamp,
     engine::{
         Engine,
-        records::{CopiedEvent, CopiedEvents, Copy, EventCopies, EventSources, Source, copies_of},
+        copies::{find, newest},
+        packs::{Copy, CopyPack},
+        records::{CopyOrigins, CopyPacks, EventCopies},
     },
     relay::EventMapping,
     store::{Batch, Digest, Store, StoreError, prefix},
 };
 
-/// Maximum number of events of one room whose copies are remembered.
+/// Maximum number of events of one room whose copies are remembered. Those of one pack more are
+/// there until the next pack is full.
 pub(in crate::engine) const COPIED_EVENTS_MAX: u64 = 5_000;
 
-/// Maximum number of events whose copies are forgotten in one write.
-const FORGET_BATCH_EVENTS: usize = 100;
+/// Number of events whose copies make a pack. With one copy each, it stays below the size from which
+/// a value is split.
+pub(in crate::engine) const PACK_EVENTS: u64 = 32;
+/// Maximum number of packs that are forgotten when a new one is made: two, so that a lower limit
+/// than before is reached.
+const FORGET_PACKS: usize = 2;
 
 /// The mapping between the events of one room and those of another.
 #[derive(Debug)]
@@ -35,21 +48,23 @@ impl EventMap<'_> {
         event: &EventId,
     ) -> Result<Option<OwnedEventId>, StoreError> {
         let (source, target) = (Digest::of(self.source), Digest::of(self.target));
-        let event = Digest::of(event);
-        let original = match self.store.get::<EventSources>(&(source, event))? {
-            Some(original) if original.room == target => return Ok(Some(original.event)),
-            Some(original) => (original.room, Digest::of(&original.event)),
-            None => (source, event),
-        };
-        let key = (original.0, original.1, target);
-        Ok(self.store.get::<EventCopies>(&key)?.map(|copy| copy.event))
+        let known = find(self.store, &source, event, |copy| copy.there == target)?;
+        match known {
+            None => Ok(None),
+            Some((room, copy)) if room == source => Ok(Some(copy.copy)),
+            Some((room, copy)) if room == target => Ok(Some(copy.event)),
+            Some((room, copy)) => {
+                let is_there = |it: &Copy| it.event == copy.event && it.there == target;
+                Ok(newest(self.store, &room, is_there)?.map(|copy| copy.copy))
+            }
+        }
     }
 
     /// Returns the other room's copy of an event of this room, and its author.
     pub(in crate::engine) fn copy(&self, event: &EventId) -> Result<Option<Copy>, StoreError> {
-        let room = Digest::of(self.source);
-        let key = (room, Digest::of(event), Digest::of(self.target));
-        self.store.get::<EventCopies>(&key)
+        let (source, target) = (Digest::of(self.source), Digest::of(self.target));
+        let is_copy = |it: &Copy| it.event == *event && it.there == target;
+        newest(self.store, &source, is_copy)
     }
 
     /// Returns the other room's copy of an event of this room, or of the one that this event is a
@@ -58,13 +73,15 @@ impl EventMap<'_> {
         &self,
         event: &EventId,
     ) -> Result<Option<Copy>, StoreError> {
-        let (room, event) = (Digest::of(self.source), Digest::of(event));
-        let original = self.store.get::<EventSources>(&(room, event))?;
-        let (room, event) = original.map_or((room, event), |original| {
-            (original.room, Digest::of(&original.event))
-        });
-        let key = (room, event, Digest::of(self.target));
-        self.store.get::<EventCopies>(&key)
+        let (source, target) = (Digest::of(self.source), Digest::of(self.target));
+        let known = find(self.store, &source, event, |copy| copy.there == target)?;
+        match known {
+            Some((room, copy)) if room != source => {
+                let is_there = |it: &Copy| it.event == copy.event && it.there == target;
+                newest(self.store, &room, is_there)
+            }
+            known => Ok(known.map(|(_, copy)| copy)),
+        }
     }
 
     /// Returns the event of the other room that this one is a copy of, and the index of its author.
@@ -80,7 +97,7 @@ impl EventMap<'_> {
             source: self.target,
             target: self.source,
         };
-        let copy = back.copy(&original)?.filter(|copy| copy.event == *event);
+        let copy = back.copy(&original)?.filter(|copy| copy.copy == *event);
         Ok(copy.and_then(|copy| Some((original, usize::try_from(copy.by).ok()?))))
     }
 }
@@ -103,20 +120,57 @@ pub(in crate::engine) struct NewCopy<'a> {
     pub by: usize,
 }
 
-/// Stages the deletion of an event's copies.
-fn forget(
+/// Stages the deletion of a pack.
+fn forget_pack(
     store: &Store,
-    (room, number): (Digest, u64),
-    event: &Digest,
+    key: &(Digest, u64),
+    pack: &CopyPack,
     batch: &mut Batch,
 ) -> Result<(), StoreError> {
-    for page in store.pages::<EventCopies>(&copies_of(&room, event)) {
+    let rooms: BTreeSet<Digest> = pack.copies.iter().map(|copy| copy.there).collect();
+    for there in rooms {
+        forget_origin(store, (there, key.0), pack.until, batch)?;
+    }
+    batch.delete::<CopyPacks>(key);
+    Ok(())
+}
+
+/// Stages that copies in a room come from another one no longer, if the event with this number is
+/// the newest of them.
+fn forget_origin(
+    store: &Store,
+    key: (Digest, Digest),
+    number: u64,
+    batch: &mut Batch,
+) -> Result<(), StoreError> {
+    let newest = store.get::<CopyOrigins>(&key)?;
+    if newest.is_some_and(|newest| newest <= number) {
+        batch.delete::<CopyOrigins>(&key);
+    }
+    Ok(())
+}
+
+/// Stages that the copies of a room's events before this number become a pack, and the deletion of
+/// the oldest packs if the room has too many.
+fn pack(store: &Store, room: Digest, number: u64, batch: &mut Batch) -> Result<(), StoreError> {
+    let mut first = None;
+    let mut copies = Vec::new();
+    for page in store.pages::<EventCopies>(&prefix(&room)) {
         for (key, copy) in page? {
-            batch.delete::<EventSources>(&(key.2, Digest::of(&copy.event)));
             batch.delete::<EventCopies>(&key);
+            first.get_or_insert(key.1);
+            copies.push(copy);
         }
     }
-    batch.delete::<CopiedEvents>(&(room, number));
+    if let Some(first) = first {
+        let until = number.saturating_sub(1);
+        batch.put::<CopyPacks>(&(room, first), &CopyPack { until, copies })?;
+    }
+    for (key, oldest) in store.scan::<CopyPacks>(&prefix(&room), None, FORGET_PACKS)? {
+        if oldest.until + COPIED_EVENTS_MAX <= number {
+            forget_pack(store, &key, &oldest, batch)?;
+        }
+    }
     Ok(())
 }
 
@@ -128,33 +182,34 @@ impl Engine {
         new: &NewCopy<'_>,
         batch: &mut Batch,
     ) -> Result<(), StoreError> {
-        let (room, event) = (Digest::of(new.source), Digest::of(new.event));
-        let there = Digest::of(new.target);
-        let original = Source {
-            room,
-            event: new.event.to_owned(),
-        };
+        let store = self.store();
+        let (room, there) = (Digest::of(new.source), Digest::of(new.target));
         let copy = Copy {
-            event: new.copy.clone(),
+            event: new.event.to_owned(),
+            there,
+            copy: new.copy.clone(),
             by: u32::try_from(new.by).unwrap_or(u32::MAX),
+            at: self.now(),
         };
-        batch.put::<EventSources>(&(there, Digest::of(new.copy)), &original)?;
-        batch.put::<EventCopies>(&(room, event, there), &copy)?;
-        if self.has_copies(new.source, new.event)? {
-            return Ok(());
-        }
-        let last = self.store().last::<CopiedEvents>(&prefix(&room))?;
-        let number = last.map_or(0, |((_, number), _)| number + 1);
-        let at = self.now();
-        batch.put::<CopiedEvents>(&(room, number), &CopiedEvent { event, at })?;
-        // Two for each that comes, so that a lower limit than before is reached.
-        let oldest = self.store().scan::<CopiedEvents>(&prefix(&room), None, 2)?;
-        for (key, old) in oldest {
-            if key.1 + COPIED_EVENTS_MAX <= number {
-                forget(self.store(), key, &old.event, batch)?;
+        let number = match store.last::<EventCopies>(&prefix(&room))? {
+            // An event goes to all rooms before the next one does, unless a server does not answer.
+            Some(((_, number, _), last)) if last.event == copy.event => number,
+            last => {
+                let number = match last {
+                    Some(((_, last, _), _)) => last + 1,
+                    None => {
+                        let last = store.last::<CopyPacks>(&prefix(&room))?;
+                        last.map_or(0, |(_, pack)| pack.until + 1)
+                    }
+                };
+                if number % PACK_EVENTS == 0 {
+                    pack(store, room, number, batch)?;
+                }
+                number
             }
-        }
-        Ok(())
+        };
+        batch.put::<CopyOrigins>(&(there, room), &number)?;
+        batch.put::<EventCopies>(&(room, number, there), &copy)
     }
 
     /// Returns since when the copies of a room's events are known: older ones may be forgotten.
@@ -163,37 +218,55 @@ impl Engine {
         room: &RoomId,
     ) -> Result<Timestamp, StoreError> {
         let horizon = self.now() - self.0.settings.conversations.remember;
-        let oldest = self
-            .store()
-            .scan::<CopiedEvents>(&prefix(&Digest::of(room)), None, 1)?;
+        let here = prefix(&Digest::of(room));
+        let packs = self.store().scan::<CopyPacks>(&here, None, 1)?;
+        let oldest = match packs.first() {
+            Some(((_, number), pack)) => pack.copies.first().map(|copy| (*number, copy.at)),
+            None => {
+                let copies = self.store().scan::<EventCopies>(&here, None, 1)?;
+                copies
+                    .first()
+                    .map(|((_, number, _), copy)| (*number, copy.at))
+            }
+        };
         // The numbers begin at 0: what was before has been forgotten for its number or its age.
-        let first_known = oldest.first().filter(|((_, number), _)| *number > 0);
-        Ok(first_known.map_or(horizon, |(_, oldest)| oldest.at.max(horizon)))
+        let first_known = oldest.filter(|(number, _)| *number > 0);
+        Ok(first_known.map_or(horizon, |(_, at)| at.max(horizon)))
     }
 
-    /// Deletes mappings that are older than the retention.
-    pub(in crate::engine) async fn forget_old_copies(&self) -> Result<(), StoreError> {
+    /// Deletes copies that are older than the retention.
+    pub(in crate::engine) fn forget_old_copies(&self) -> Result<(), StoreError> {
         let horizon = self.now() - self.0.settings.conversations.remember;
+        let store = self.store();
         let mut after: Option<(Digest, u64)> = None;
-        loop {
-            let store = self.store();
-            let page = store.scan::<CopiedEvents>(&[], after.as_ref(), FORGET_BATCH_EVENTS)?;
-            let Some((last, youngest)) = page.last() else {
-                return Ok(());
-            };
-            // What follows a young event in its room is younger still.
-            after = Some(if youngest.at < horizon {
-                *last
-            } else {
-                (last.0, u64::MAX)
-            });
-            let mut batch = Batch::new();
-            for (key, old) in page.iter().filter(|(_, copied)| copied.at < horizon) {
-                forget(store, *key, &old.event, &mut batch)?;
+        while let Some((key, pack)) = store.scan::<CopyPacks>(&[], after.as_ref(), 1)?.pop() {
+            let newest = pack.copies.last();
+            if newest.is_some_and(|newest| newest.at >= horizon) {
+                // What follows in its room is younger still.
+                after = Some((key.0, u64::MAX));
+                continue;
             }
-            if !batch.is_empty() {
-                store.commit(batch).await?;
-            }
+            after = Some(key);
+            store.apply_exclusively(|| {
+                let mut batch = Batch::new();
+                forget_pack(store, &key, &pack, &mut batch)?;
+                Ok(batch)
+            })?;
         }
+        let mut after: Option<(Digest, u64, Digest)> = None;
+        while let Some((key, copy)) = store.scan::<EventCopies>(&[], after.as_ref(), 1)?.pop() {
+            if copy.at >= horizon {
+                after = Some((key.0, u64::MAX, key.2));
+                continue;
+            }
+            after = Some(key);
+            store.apply_exclusively(|| {
+                let mut batch = Batch::new();
+                forget_origin(store, (key.2, key.0), key.1, &mut batch)?;
+                batch.delete::<EventCopies>(&key);
+                Ok(batch)
+            })?;
+        }
+        Ok(())
     }
 }

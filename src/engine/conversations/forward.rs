@@ -336,7 +336,7 @@ impl Room {
         };
         let by = usize::try_from(copy.by).unwrap_or(usize::MAX);
         if by == route.sender || moderates {
-            self.redact_as_anybody(conversation, by, route.target, &there, &copy.event)
+            self.redact_as_anybody(conversation, by, route.target, &there, &copy.copy)
                 .await?;
         }
         Ok(Vec::new())

@@ -1,5 +1,7 @@
 //! Redacts what a person has said when a moderator has removed them and wants that (MSC4293).
 
+use std::collections::HashSet;
+
 use ruma::{OwnedEventId, OwnedRoomId};
 
 use crate::{
@@ -7,14 +9,30 @@ use crate::{
     engine::{
         EngineError,
         event::RoomEvent,
-        records::{EventCopies, EventSources},
+        packs::Copy,
+        records::{CopyPacks, EventCopies},
         room::{Room, transaction_id},
     },
     store::{Batch, Digest, prefix},
 };
 
-/// How many copies are looked at in one reading.
-const PAGE: usize = 500;
+/// What became of copies that were to be redacted.
+#[derive(Default)]
+struct Redactions {
+    redacted: HashSet<OwnedEventId>,
+    /// Why one of them may not be redacted.
+    refused: Option<EngineError>,
+    /// Why one of them could not be redacted now.
+    failed: Option<EngineError>,
+}
+
+impl Redactions {
+    /// Adds what became of further copies. Fails if one of them could not be redacted now.
+    fn add(&mut self, more: Self) -> Result<(), EngineError> {
+        self.refused = more.refused.or(self.refused.take());
+        more.failed.map_or(Ok(()), Err)
+    }
+}
 
 /// Returns whether an event that removes a person asks for the deletion of what they have said.
 fn asks_to_redact(event: &RoomEvent) -> bool {
@@ -58,39 +76,68 @@ impl Room {
         let there = self.other_room(conversation, target)?;
         let to = Digest::of(&there);
         let from = prefix(&Digest::of(&self.id));
+        let is_meant = |copy: &Copy| copy.there == to && usize::try_from(copy.by) == Ok(person);
         let store = self.engine.store();
+        let mut redactions = Redactions::default();
+        // A pack at a time, since it is written anew as a whole.
         let mut after = None;
-        let mut refused = None;
-        loop {
-            let page = store.scan::<EventCopies>(&from, after.as_ref(), PAGE)?;
-            let Some((last, _)) = page.last() else {
-                break;
-            };
-            after = Some(*last);
+        while let Some((key, mut pack)) = store.scan::<CopyPacks>(&from, after.as_ref(), 1)?.pop() {
+            after = Some(key);
+            let meant = pack.copies.iter().filter(|copy| is_meant(copy));
+            let meant: Vec<OwnedEventId> = meant.map(|copy| copy.copy.clone()).collect();
+            let redacting = self.redact_all(conversation, person, target, &there, meant);
+            let done = redacting.await;
+            if !done.redacted.is_empty() {
+                pack.copies
+                    .retain(|copy| !done.redacted.contains(&copy.copy));
+                let mut batch = Batch::new();
+                batch.put::<CopyPacks>(&key, &pack)?;
+                store.apply(batch)?;
+            }
+            redactions.add(done)?;
+        }
+        for page in store.pages::<EventCopies>(&from) {
+            let page: Vec<_> = page?
+                .into_iter()
+                .filter(|(_, copy)| is_meant(copy))
+                .collect();
+            let meant = page.iter().map(|(_, copy)| copy.copy.clone()).collect();
+            let redacting = self.redact_all(conversation, person, target, &there, meant);
+            let done = redacting.await;
             let mut batch = Batch::new();
             for (key, copy) in page {
-                if key.2 != to || usize::try_from(copy.by) != Ok(person) {
-                    continue;
+                if done.redacted.contains(&copy.copy) {
+                    batch.delete::<EventCopies>(&key);
                 }
-                let redacting =
-                    self.redact_as_anybody(conversation, person, target, &there, &copy.event);
-                match redacting.await {
-                    Ok(()) => {}
-                    Err(error) if error.is_transient() => {
-                        store.apply(batch)?;
-                        return Err(error);
-                    }
-                    Err(error) => {
-                        refused = Some(error);
-                        continue;
-                    }
-                }
-                batch.delete::<EventSources>(&(to, Digest::of(&copy.event)));
-                batch.delete::<EventCopies>(&key);
             }
             store.apply(batch)?;
+            redactions.add(done)?;
         }
-        refused.map_or(Ok(()), Err)
+        redactions.refused.map_or(Ok(()), Err)
+    }
+
+    /// Redacts copies until a request fails that may succeed later.
+    async fn redact_all(
+        &self,
+        conversation: &Conversation,
+        person: usize,
+        target: RoomRole,
+        there: &OwnedRoomId,
+        copies: Vec<OwnedEventId>,
+    ) -> Redactions {
+        let mut done = Redactions::default();
+        for copy in copies {
+            let redacting = self.redact_as_anybody(conversation, person, target, there, &copy);
+            match redacting.await {
+                Ok(()) => drop(done.redacted.insert(copy)),
+                Err(error) if error.is_transient() => {
+                    done.failed = Some(error);
+                    break;
+                }
+                Err(error) => done.refused = Some(error),
+            }
+        }
+        done
     }
 
     /// Redacts a copy as the ghost that has sent it, or as the one that administers the room if that

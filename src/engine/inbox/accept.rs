@@ -109,6 +109,7 @@ impl Engine {
             let batch = std::mem::take(&mut taken.batch);
             changed = !batch.is_empty();
             self.store().apply(batch)?;
+            self.pack_arrivals()?;
             taken.until = self.next();
             taken
         };

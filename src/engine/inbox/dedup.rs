@@ -1,11 +1,8 @@
 //! Remembers for at least a week what has arrived, so that nothing is accepted twice.
-//!
-//! What arrives is written to the partition of the week. A partition is deleted as a whole when the
-//! second one after it begins: a record takes 40 bytes, and none is needed to find the old ones.
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -16,28 +13,16 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     clock::Timestamp,
-    engine::{
-        Engine,
-        event::RoomEvent,
-        records::{
-            EventCopies, Partition, Seen, SeenEvent, SeenPartition, SeenToDevice, copies_of,
-        },
-    },
-    store::{Batch, Digest, Entry, Store, StoreError, Table},
+    engine::{Engine, copies, event::RoomEvent, packs::SeenEvent},
+    store::{Batch, Digest, StoreError},
 };
 
-/// How long what has arrived is remembered at least. It is forgotten within two times this.
+/// How long what has arrived is remembered at least.
 pub(in crate::engine) const SEEN_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// Maximum difference between two clocks. An event that is younger than [`SEEN_FOR`] by this much
 /// and not known has never arrived.
 pub(in crate::engine) const CLOCKS: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// Maximum number of arrivals that are forgotten in one write.
-const FORGET_BATCH_RECORDS: usize = 1000;
-
-/// The key of the only record of [`SeenPartition`].
-const NOW: u8 = 0;
 
 /// A to-device message: the parts that are read before its machine reads it.
 #[derive(Deserialize)]
@@ -128,32 +113,14 @@ impl Engine {
         self.has_arrived(event)
     }
 
-    /// Returns the number of the partition for what arrives now.
-    fn partition(&self) -> u32 {
-        self.0.partition.load(Ordering::Relaxed)
-    }
-
-    /// Returns the partitions in which a record can be, the newer one first.
-    fn partitions(&self) -> impl Iterator<Item = u32> {
-        let now = self.partition();
-        [Some(now), now.checked_sub(1)].into_iter().flatten()
-    }
-
     /// Returns when an event arrived, if it has, and whether it was handled.
     pub(in crate::engine) fn seen(&self, event: &EventId) -> Result<Option<SeenEvent>, StoreError> {
-        let event = Digest::of(event);
-        for partition in self.partitions() {
-            let seen = self.store().get::<Seen>(&(partition, event))?;
-            if seen.is_some() {
-                return Ok(seen);
-            }
-        }
-        Ok(None)
+        self.arrival(&Digest::of(event))
     }
 
     /// Returns whether an event has arrived.
     pub(in crate::engine) fn has_arrived(&self, event: &EventId) -> Result<bool, StoreError> {
-        self.is_known::<Seen>(Digest::of(event))
+        Ok(self.seen(event)?.is_some())
     }
 
     /// Returns whether a to-device message has arrived.
@@ -161,16 +128,7 @@ impl Engine {
         &self,
         message: Digest,
     ) -> Result<bool, StoreError> {
-        self.is_known::<SeenToDevice>(message)
-    }
-
-    fn is_known<T: Table<Key = (u32, Digest)>>(&self, digest: Digest) -> Result<bool, StoreError> {
-        for partition in self.partitions() {
-            if self.store().contains::<T>(&(partition, digest))? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        Ok(self.arrival(&message)?.is_some())
     }
 
     /// Returns whether an event is so old that its arrival may have been forgotten. One that has no
@@ -188,11 +146,7 @@ impl Engine {
         room: &RoomId,
         event: &EventId,
     ) -> Result<bool, StoreError> {
-        let copies = copies_of(&Digest::of(room), &Digest::of(event));
-        Ok(!self
-            .store()
-            .scan::<EventCopies>(&copies, None, 1)?
-            .is_empty())
+        copies::has_copies(self.store(), room, event)
     }
 
     pub(in crate::engine) fn mark_seen(
@@ -213,9 +167,7 @@ impl Engine {
         batch: &mut Batch,
     ) -> Result<(), StoreError> {
         let at = seen.map_or_else(|| self.now(), |seen| seen.at);
-        // A record of the partition before is left there: this one is found first.
-        let key = (self.partition(), Digest::of(event));
-        batch.put::<Seen>(&key, &SeenEvent { at, handled })
+        self.stage_arrival(Digest::of(event), &SeenEvent { at, handled }, batch)
     }
 
     /// Notes that a to-device message has arrived.
@@ -224,68 +176,12 @@ impl Engine {
         message: Digest,
         batch: &mut Batch,
     ) -> Result<(), StoreError> {
-        batch.put::<SeenToDevice>(&(self.partition(), message), &())
+        let seen = SeenEvent {
+            at: self.now(),
+            handled: true,
+        };
+        self.stage_arrival(message, &seen, batch)
     }
-
-    /// Begins a new partition if a week has passed, and deletes those that are old enough: no
-    /// homeserver sends again what arrived more than a week ago.
-    pub(in crate::engine) async fn forget_old_arrivals(&self) -> Result<(), StoreError> {
-        let now = self.now();
-        let partition = load_partition(self.store())?;
-        // A clock that was ahead must not keep the partition from ending.
-        if partition.begun_at > now || now.since(partition.begun_at) >= SEEN_FOR {
-            let is_over = partition.begun_at <= now;
-            let next = Partition {
-                number: partition.number + u32::from(is_over),
-                begun_at: now,
-            };
-            let mut batch = Batch::new();
-            batch.put::<SeenPartition>(&NOW, &next)?;
-            self.store().commit(batch).await?;
-            self.0.partition.store(next.number, Ordering::Relaxed);
-        }
-        let oldest = self.partition().saturating_sub(1);
-        self.forget_before::<Seen>(oldest).await?;
-        self.forget_before::<SeenToDevice>(oldest).await
-    }
-
-    /// Deletes what arrived before a partition began.
-    async fn forget_before<T: Table<Key = (u32, Digest)>>(
-        &self,
-        partition: u32,
-    ) -> Result<(), StoreError> {
-        loop {
-            let oldest: Vec<Entry<T>> = self.store().scan::<T>(&[], None, FORGET_BATCH_RECORDS)?;
-            let mut batch = Batch::new();
-            for (key, _) in oldest.iter().filter(|(key, _)| key.0 < partition) {
-                batch.delete::<T>(key);
-            }
-            if batch.is_empty() {
-                return Ok(());
-            }
-            self.store().commit(batch).await?;
-        }
-    }
-}
-
-/// Returns the present partition of what arrives.
-fn load_partition(store: &Store) -> Result<Partition, StoreError> {
-    Ok(store.get::<SeenPartition>(&NOW)?.unwrap_or_default())
-}
-
-/// Returns the number of the partition with which an engine starts, and begins the first one.
-pub(in crate::engine) fn first_partition(store: &Store, now: Timestamp) -> Result<u32, StoreError> {
-    if let Some(partition) = store.get::<SeenPartition>(&NOW)? {
-        return Ok(partition.number);
-    }
-    let first = Partition {
-        number: 0,
-        begun_at: now,
-    };
-    let mut batch = Batch::new();
-    batch.put::<SeenPartition>(&NOW, &first)?;
-    store.apply(batch)?;
-    Ok(first.number)
 }
 
 #[cfg(test)]

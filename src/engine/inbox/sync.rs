@@ -261,6 +261,7 @@ impl Engine {
     ) -> Result<InboxWrites, EngineError> {
         self.stage_dead_letters(&taken.dead_letters, &mut taken.batch)?;
         self.store().apply(std::mem::take(&mut taken.batch))?;
+        self.pack_arrivals()?;
         taken.until = self.next();
         Ok(taken)
     }

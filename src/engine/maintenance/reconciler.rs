@@ -72,7 +72,7 @@ impl Engine {
             if let Err(error) = self.forget_old_arrivals().await {
                 tracing::error!(%error, "old arrivals cannot be forgotten");
             }
-            if let Err(error) = self.forget_old_copies().await {
+            if let Err(error) = self.forget_old_copies() {
                 tracing::error!(%error, "old copies cannot be forgotten");
             }
             if let Err(error) = self.sweep_control_rooms().await {

@@ -118,3 +118,31 @@ fn an_error_about_a_record_does_not_show_it() {
         "{error:?}"
     );
 }
+
+#[test]
+fn nobody_changes_what_an_exclusive_change_has_read() {
+    let store = Store::in_memory();
+    let count = || -> Result<usize, StoreError> {
+        let count = store.get::<Names>(&name("count", 1))?;
+        Ok(count.map_or(0, |count| count.len()))
+    };
+    let write = |length: usize| -> Result<Batch, StoreError> {
+        let mut batch = Batch::new();
+        batch.put::<Names>(&name("count", 1), &"x".repeat(length))?;
+        Ok(batch)
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..100 {
+                    let one_more = || write(count()? + 1);
+                    store.apply_exclusively(one_more).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(count().unwrap(), 400);
+    let failing = store.apply_exclusively(|| Err(StoreError::Closed));
+    assert_matches!(failing, Err(StoreError::Closed));
+    assert_eq!(count().unwrap(), 400);
+}

@@ -4,6 +4,7 @@ mod backfill;
 mod durability;
 mod ephemeral;
 mod event_map;
+mod growth;
 mod leaving;
 mod media;
 mod naming;
