@@ -203,12 +203,6 @@ impl Homeserver {
         &self.0.versions
     }
 
-    /// Notes that the homeserver did not have this user a moment ago: until a request takes no longer,
-    /// a refusal may be about that.
-    pub fn note_missing(&self, user: &UserId) {
-        self.0.lately_missing.insert(user, Instant::now());
-    }
-
     pub(super) fn lately_missing(&self) -> &LatelyMissing {
         &self.0.lately_missing
     }

@@ -6,11 +6,18 @@
 //! other server takes part in.
 
 use http::StatusCode;
+use ruma::UserId;
 use tokio::time::Instant;
 
 use super::{Actor, Fate, Homeserver, MatrixError};
 
 impl Homeserver {
+    /// Notes that the homeserver did not have this user a moment ago: a refusal may be about that for
+    /// as long as a request takes.
+    pub fn note_missing(&self, user: &UserId) {
+        self.lately_missing().insert(user, Instant::now());
+    }
+
     /// Returns the error of a request made as `who`, or that `who` is missing.
     pub(super) async fn explain(&self, who: Actor<'_>, error: MatrixError) -> MatrixError {
         let user = who.user.to_owned();
@@ -44,7 +51,7 @@ impl Homeserver {
             }
             Ok(_) => error,
             Err(answer) if answer.has_errcode("M_FORBIDDEN") => {
-                self.lately_missing().insert(&user, Instant::now());
+                self.note_missing(&user);
                 MatrixError::NoSuchUser { user }
             }
             // What the refusal means is not known: the request is made again.
