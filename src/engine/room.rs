@@ -27,7 +27,7 @@ use crate::{
     },
     ids::Ghost,
     introduction::{Introduction, Phase},
-    matrix::MatrixError,
+    matrix::{MEDIA_BEGINS_WITHIN, MatrixError},
     store::Batch,
 };
 
@@ -95,10 +95,10 @@ pub(super) struct UploadedMedia {
     pub event: Option<OwnedEventId>,
     /// The new addresses by the old ones; `None` for what the event goes without.
     pub addresses: HashMap<String, Option<String>>,
-    /// How long what is behind the event waits for its files to begin.
-    pub wait: Duration,
-    /// How much of that is left.
+    /// How much longer what is behind the event waits for its files to begin.
     pub wait_left: Duration,
+    /// Whether the file that was tried last was asked for: there may have been no place for it.
+    pub was_asked: bool,
     /// Since when one of the files cannot be had.
     pub failing_since: Option<Timestamp>,
     /// The file that the homeserver did not find.
@@ -108,11 +108,10 @@ pub(super) struct UploadedMedia {
 }
 
 impl UploadedMedia {
-    pub(super) fn of(event: OwnedEventId, wait: Duration) -> Self {
+    pub(super) fn of(event: OwnedEventId) -> Self {
         Self {
             event: Some(event),
-            wait,
-            wait_left: wait,
+            wait_left: MEDIA_BEGINS_WITHIN,
             ..Self::default()
         }
     }

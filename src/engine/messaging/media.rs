@@ -1,6 +1,6 @@
 //! Files that have to be uploaded again.
 //!
-//! What waits behind an event waits for its files together for a limited time ([`wait_of`]), over all
+//! What waits behind an event waits for its files together [`MEDIA_BEGINS_WITHIN`] at most, over all
 //! attempts and all rooms that it goes to; a file that has begun to come may take as long as its
 //! size needs.
 
@@ -20,21 +20,6 @@ use crate::{
     relay::{MediaToReupload, MediaUse, remove_media},
 };
 
-/// How many bytes a second another server hands out at least. A homeserver passes nothing on before
-/// it has the whole file.
-const BYTES_PER_SECOND: u64 = 2 << 20;
-/// The longest time that a file may take to begin for its size.
-const LONGEST_FOR_SIZE: Duration = Duration::from_secs(50);
-
-/// Returns how long the files of an event may take to begin: [`MEDIA_BEGINS_WITHIN`], and more if it
-/// says that its file is large.
-fn wait_of(content: &Value, bytes_max: u64) -> Duration {
-    let claimed = content.pointer("/info/size").and_then(Value::as_u64);
-    let bytes = claimed.unwrap_or_default().min(bytes_max);
-    let for_size = Duration::from_secs(bytes / BYTES_PER_SECOND);
-    MEDIA_BEGINS_WITHIN + for_size.min(LONGEST_FOR_SIZE)
-}
-
 impl Room {
     /// Uploads the files of an event to our homeserver, because their addresses would show the
     /// sender's server. The bytes, usually encrypted, are not inspected.
@@ -49,8 +34,7 @@ impl Room {
         content: &mut Value,
     ) -> Result<(), EngineError> {
         if self.uploaded.event.as_ref() != Some(event) {
-            let bytes_max = self.engine.settings().conversations.media_bytes_max;
-            self.uploaded = UploadedMedia::of(event.clone(), wait_of(content, bytes_max));
+            self.uploaded = UploadedMedia::of(event.clone());
         }
         if let Some(failure) = self.uploaded.failure {
             return Err(failure.into());
@@ -119,7 +103,7 @@ impl Room {
             // That is not the file's fault.
             _ => {
                 uploaded.failing_since = None;
-                uploaded.wait_left = uploaded.wait;
+                uploaded.wait_left = MEDIA_BEGINS_WITHIN;
                 None
             }
         };
@@ -133,9 +117,7 @@ impl Room {
         sender: &Participant,
         media: &MediaToReupload,
     ) -> Result<Option<String>, EngineError> {
-        let uploaded = &mut self.uploaded;
-        uploaded.wait_left = uploaded.wait_left.min(MEDIA_BEGINS_WITHIN);
-        let (begun, left) = (Instant::now(), uploaded.wait_left);
+        let (begun, left) = (Instant::now(), self.uploaded.wait_left);
         let transferred = timeout(left, self.transfer(sender, media)).await;
         // All of it counts, not only what comes before it begins.
         self.uploaded.wait_left = left.saturating_sub(begun.elapsed());
@@ -175,6 +157,9 @@ impl Room {
     /// Notes that a file was given up after it was waited for. One that had little time left says
     /// nothing of its server.
     fn note_failing_media(&self, sender: &Participant, media: &MediaToReupload, waited: Duration) {
+        if !self.uploaded.was_asked {
+            return;
+        }
         let uri: &MxcUri = media.uri.as_str().into();
         let server = uri.server_name().ok();
         let server = server.filter(|_| waited >= MEDIA_BEGINS_WITHIN / 2);
@@ -195,6 +180,7 @@ impl Room {
         };
         let (failing, now) = (self.engine.failing_media(), self.engine.now());
         let short = failing.short_wait(server, &sender.user, now);
+        self.uploaded.was_asked = false;
         let left = self.uploaded.wait_left;
         let within = short.map_or(left, |short| short.min(left));
         let mut limits = FileLimits {
@@ -217,47 +203,23 @@ impl Room {
     }
 
     async fn transfer_within(
-        &self,
+        &mut self,
         sender: &Participant,
         uri: &MxcUri,
         media: &MediaToReupload,
         limits: &mut FileLimits,
     ) -> Result<String, EngineError> {
-        let engine = &self.engine;
+        let engine = self.engine.clone();
         let acting = engine.as_user(&sender.ghost)?;
         let asked = Instant::now();
         let place = engine.place_for_media(uri, limits.begins_within).await;
         limits.begins_within = limits.begins_within.saturating_sub(asked.elapsed());
         let _place = place?;
+        self.uploaded.was_asked = true;
         let kind = media.content_type.as_deref();
         let homeserver = engine.homeserver();
         let transfer = homeserver.transfer_media(acting.actor(), uri, kind, limits);
         let transferred = engine.unless_stopping(async { Some(transfer.await) });
         Ok(transferred.await??.to_string())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_large_file_may_take_longer_to_begin_within_limits() {
-        const MIB: u64 = 1 << 20;
-        let wait = |size: Value| wait_of(&json!({"info": {"size": size}}), 100 * MIB).as_secs();
-        assert_eq!(wait_of(&json!({}), 100 * MIB), MEDIA_BEGINS_WITHIN);
-        for (size, seconds) in [
-            (json!(MIB), 20),
-            (json!(40 * MIB), 40),
-            (json!(100 * MIB), 70),
-            (json!(u64::MAX), 70),
-            (json!(-1), 20),
-            (json!("huge"), 20),
-        ] {
-            assert_eq!(wait(size.clone()), seconds, "{size}");
-        }
-        let size = json!({"info": {"size": 100 * MIB}});
-        assert_eq!(wait_of(&size, 10 * MIB).as_secs(), 25);
-        assert_eq!(wait_of(&size, u64::MAX).as_secs(), 70);
     }
 }
