@@ -121,7 +121,10 @@ impl Room {
     ) -> Result<(), EngineError> {
         let gone = conversation.people.get(person).map(|gone| &gone.ghost);
         if let Some(ghost) = gone.filter(|ghost| !conversation.needs(ghost)) {
-            self.engine.forget_room(ghost, &self.id).await?;
+            // It keeps what was sent to it for an invite that waits here.
+            if !self.is_about_to_be_invited(ghost)? {
+                self.engine.forget_room(ghost, &self.id).await?;
+            }
             self.is_removed(ghost)?;
         }
         Ok(())

@@ -24,7 +24,7 @@ use crate::{
 const MARK: &str = "chat.stonechat.portal";
 
 /// How long an invite takes at least whose failure shows that the other server is silent.
-const LONG: Duration = Duration::from_secs(5);
+const LONG: Duration = Duration::from_secs(2);
 
 impl Room {
     /// Makes or finds a portal, joins everybody's ghosts to it, and invites its owner.
@@ -111,22 +111,36 @@ impl Room {
             engine
                 .apply(&conversation.id, &[inviting], Batch::new())
                 .await?;
-            let server = owner.user.server_name();
-            if self.lanes.is_silent(server, engine.now()) {
-                return Err(EngineError::Unanswered(Box::new(EngineError::NotThereYet)));
-            }
-            let asked = Instant::now();
-            let invited = engine.invite_owner_of_portal(conversation, &host.ghost, owner, &room);
-            let invited = invited.await;
-            // What fails at once holds up nobody, and says nothing of the server's other people.
-            if matches!(invited, Err(EngineError::Unanswered(_))) && asked.elapsed() >= LONG {
-                self.lanes.note_silent(server, engine.now());
-            }
-            invited?;
+            self.invite_unless_silent(conversation, &host.ghost, owner, &room)
+                .await?;
         }
         engine.0.room_states.mark_outdated(&room);
         inputs.push(Input::PortalReady { person });
         Ok(inputs)
+    }
+}
+
+impl Room {
+    /// Invites the owner of a portal, unless their server did not answer a moment ago.
+    async fn invite_unless_silent(
+        &mut self,
+        conversation: &Conversation,
+        host: &Ghost,
+        owner: &Participant,
+        room: &OwnedRoomId,
+    ) -> Result<(), EngineError> {
+        let (engine, server) = (self.engine.clone(), owner.user.server_name());
+        if self.lanes.is_silent(server, engine.now()) {
+            return Err(EngineError::Unanswered(Box::new(EngineError::NotThereYet)));
+        }
+        let asked = Instant::now();
+        let invited = engine.invite_owner_of_portal(conversation, host, owner, room);
+        let invited = invited.await;
+        // What fails at once holds up nobody, and says nothing of the server's other people.
+        if matches!(invited, Err(EngineError::Unanswered(_))) && asked.elapsed() >= LONG {
+            self.lanes.note_silent(server, engine.now());
+        }
+        invited
     }
 }
 
