@@ -33,6 +33,9 @@ const BLOCK_ARRIVALS: usize = 128;
 /// How many blocks before the present one are not packed yet: what has arrived is soon handled,
 /// which changes its record.
 const LOOSE_BLOCKS: u32 = 8;
+/// Maximum number of arrivals that the memory knows: some 150 MB. Beyond it, the oldest are no longer
+/// known.
+const ARRIVALS_MAX: usize = 5_000_000;
 /// How long a block is written to at most.
 const BLOCK_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -61,6 +64,27 @@ impl State {
         let hash = self.hasher.hash_one(digest);
         let newest = self.blocks.entry(hash).or_insert(block);
         *newest = block.max(*newest);
+        if self.blocks.len() > ARRIVALS_MAX {
+            let mut blocks: Vec<u32> = self.blocks.values().copied().collect();
+            // A part of them at once, since all are looked at.
+            let (_, last, _) = blocks.select_nth_unstable(ARRIVALS_MAX / 8);
+            let last = *last;
+            tracing::warn!(last, "too much has arrived: the oldest is no longer known");
+            self.forget_until(last);
+        }
+    }
+
+    fn forget_until(&mut self, last: u32) {
+        self.blocks.retain(|_, block| *block > last);
+        self.blocks.shrink_to_fit();
+    }
+
+    /// Returns the blocks in which nothing was written for more than a week.
+    fn old_blocks(&self, now: Timestamp) -> Vec<u32> {
+        let after = self.begun.iter().zip(self.begun.values().skip(1));
+        let is_old = |ended: &Timestamp| now.since(*ended) >= SEEN_FOR + BLOCK_FOR;
+        let old = after.take_while(|(_, ended)| is_old(ended));
+        old.map(|((block, _), _)| *block).collect()
     }
 
     /// Returns whether arrivals may still be written to a block, so that they are remembered for as
@@ -85,9 +109,13 @@ impl Arrivals {
             state.begun.extend(page?);
         }
         state.loose_from = state.begun.keys().next().copied().unwrap_or_default();
+        let old = state.old_blocks(now).last().copied();
         for page in store.pages::<SeenPacks>(&[]) {
             for (block, pack) in page? {
                 state.loose_from = block.saturating_add(1);
+                if old.is_some_and(|old| block <= old) {
+                    continue;
+                }
                 for (digest, ..) in &pack.arrivals {
                     state.note(digest, block);
                 }
@@ -125,15 +153,21 @@ impl Arrivals {
     fn place(&self, digest: &Digest, store: &Store, now: Timestamp) -> Result<u32, StoreError> {
         let mut state = self.state();
         let hash = state.hasher.hash_one(digest);
-        if let Some(block) = state.blocks.get(&hash)
-            && state.is_open(*block, now)
-        {
-            return Ok(*block);
-        }
+        let known = match state.blocks.get(&hash) {
+            Some(block) if state.is_open(*block, now) => return Ok(*block),
+            Some(block) => read(store, *block, digest)?,
+            None => None,
+        };
         if state.count >= BLOCK_ARRIVALS {
             begin_block(&mut state, store, now)?;
         }
         let block = state.present();
+        // Until what is staged is written, or if it never is, it is found here as it was.
+        if let Some(known) = known {
+            let mut batch = Batch::new();
+            batch.put::<Seen>(&(block, *digest), &known)?;
+            store.apply(batch)?;
+        }
         state.count += 1;
         state.note(digest, block);
         Ok(block)
@@ -155,6 +189,17 @@ impl Arrivals {
     pub(in crate::engine) fn count(&self) -> usize {
         self.state().blocks.len()
     }
+}
+
+/// Reads an arrival in a block.
+fn read(store: &Store, block: u32, digest: &Digest) -> Result<Option<SeenEvent>, StoreError> {
+    // In this order: what is no longer here is in the pack.
+    let loose = store.get::<Seen>(&(block, *digest))?;
+    if loose.is_some() {
+        return Ok(loose);
+    }
+    let pack = store.get::<SeenPacks>(&block)?;
+    Ok(pack.and_then(|pack| pack.find(digest)))
 }
 
 fn begin_block(state: &mut State, store: &Store, now: Timestamp) -> Result<(), StoreError> {
@@ -196,13 +241,7 @@ impl Engine {
         let Some(block) = self.0.arrivals.block_of(digest) else {
             return Ok(None);
         };
-        // In this order: what is no longer here is in the pack.
-        let loose = self.store().get::<Seen>(&(block, *digest))?;
-        if loose.is_some() {
-            return Ok(loose);
-        }
-        let pack = self.store().get::<SeenPacks>(&block)?;
-        Ok(pack.and_then(|pack| pack.find(digest)))
+        read(self.store(), block, digest)
     }
 
     /// Stages that something has arrived, or what became of it.
@@ -236,13 +275,7 @@ impl Engine {
         self.end_present_block(now)?;
         self.pack_arrivals()?;
         self.pack_stragglers()?;
-        let forgotten: Vec<u32> = {
-            let state = self.0.arrivals.state();
-            let after = state.begun.iter().zip(state.begun.values().skip(1));
-            let is_old = |ended: &Timestamp| now.since(*ended) >= SEEN_FOR + BLOCK_FOR;
-            let old = after.take_while(|(_, ended)| is_old(ended));
-            old.map(|((block, _), _)| *block).collect()
-        };
+        let forgotten = self.0.arrivals.state().old_blocks(now);
         let Some(last) = forgotten.last() else {
             return Ok(());
         };
@@ -260,7 +293,7 @@ impl Engine {
         }
         let mut state = self.0.arrivals.state();
         state.begun.retain(|block, _| block > last);
-        state.blocks.retain(|_, block| *block > *last);
+        state.forget_until(*last);
         state.loose_from = state.loose_from.max(last.saturating_add(1));
         Ok(())
     }

@@ -82,3 +82,20 @@ async fn what_is_written_to_a_block_that_is_packed_counts_and_is_packed_too() {
     assert_eq!(is_handled(&engine, 7), Some(true));
     assert_eq!(is_handled(&engine, 8), Some(false));
 }
+
+#[tokio::test]
+async fn what_is_marked_again_and_not_written_is_known_as_it_was() {
+    let TestEngine { engine, store, .. } = testing::engine().build().await;
+    arrive(&engine, 0..EVENTS, false);
+    assert!(
+        store.get::<SeenPacks>(&1).unwrap().is_some(),
+        "it is packed"
+    );
+    let mut dropped = Batch::new();
+    engine.mark_seen(&event(0), true, &mut dropped).unwrap();
+    assert_eq!(is_handled(&engine, 0), Some(false), "not yet");
+    drop(dropped);
+    assert_eq!(is_handled(&engine, 0), Some(false));
+    arrive(&engine, 0..1, true);
+    assert_eq!(is_handled(&engine, 0), Some(true));
+}
