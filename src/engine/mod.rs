@@ -282,6 +282,7 @@ struct Inner {
     gap_checked_at: std::sync::Mutex<HashMap<OwnedRoomId, u64>>,
     /// When the gap before an event of a server could not be read in a room last.
     gap_failed_at: std::sync::Mutex<HashMap<(OwnedRoomId, OwnedServerName), Timestamp>>,
+    copy_places: copies::CopyPlaces,
     server_clocks: std::sync::Mutex<inbox::server_clocks::ServerClocks>,
     /// Notified when events may have been lost, so that ghosts are synced.
     gap_noted: Notify,
@@ -344,6 +345,7 @@ impl Engine {
             last_gap_at: AtomicU64::new(0),
             gap_checked_at: std::sync::Mutex::default(),
             gap_failed_at: std::sync::Mutex::default(),
+            copy_places: copies::CopyPlaces::default(),
             server_clocks: std::sync::Mutex::default(),
             gap_noted: Notify::new(),
             stop: watch::Sender::new(false),
@@ -422,6 +424,10 @@ impl Engine {
 
     fn store(&self) -> &Store {
         &self.0.services.store
+    }
+
+    fn copy_places(&self) -> &copies::CopyPlaces {
+        &self.0.copy_places
     }
 
     fn homeserver(&self) -> &Homeserver {

@@ -132,7 +132,7 @@ impl Engine {
                         continue;
                     };
                     let map = EventMap {
-                        store: self.store(),
+                        engine: self,
                         source: &event.room_id,
                         target: there,
                     };

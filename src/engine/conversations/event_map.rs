@@ -4,7 +4,7 @@
 //!
 //! The copies of a room's events are written one after the other, and every so many events are
 //! *packed* into one record: records that are found by the ids of events would take the database
-//! many times as much (`inbox/arrivals.rs` says why). `copies.rs` searches them.
+//! many times as much (`inbox/arrivals.rs` says why). `copies.rs` finds them.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,6 @@ use crate::{
     clock::Timestamp,
     engine::{
         Engine,
-        copies::{find, newest},
         packs::{Copy, CopyPack},
         records::{CopyOrigins, CopyPacks, EventCopies},
     },
@@ -34,9 +33,8 @@ pub(in crate::engine) const PACK_EVENTS: u64 = 32;
 const FORGET_PACKS: usize = 2;
 
 /// The mapping between the events of one room and those of another.
-#[derive(Debug)]
 pub(in crate::engine) struct EventMap<'a> {
-    pub store: &'a Store,
+    pub engine: &'a Engine,
     pub source: &'a RoomId,
     pub target: &'a RoomId,
 }
@@ -48,14 +46,14 @@ impl EventMap<'_> {
         event: &EventId,
     ) -> Result<Option<OwnedEventId>, StoreError> {
         let (source, target) = (Digest::of(self.source), Digest::of(self.target));
-        let known = find(self.store, &source, event, |copy| copy.there == target)?;
+        let known = self.search(&source, event, &target)?;
         match known {
             None => Ok(None),
             Some((room, copy)) if room == source => Ok(Some(copy.copy)),
             Some((room, copy)) if room == target => Ok(Some(copy.event)),
             Some((room, copy)) => {
-                let is_there = |it: &Copy| it.event == copy.event && it.there == target;
-                Ok(newest(self.store, &room, is_there)?.map(|copy| copy.copy))
+                let there = self.newest(&room, &copy.event, &target)?;
+                Ok(there.map(|copy| copy.copy))
             }
         }
     }
@@ -63,8 +61,7 @@ impl EventMap<'_> {
     /// Returns the other room's copy of an event of this room, and its author.
     pub(in crate::engine) fn copy(&self, event: &EventId) -> Result<Option<Copy>, StoreError> {
         let (source, target) = (Digest::of(self.source), Digest::of(self.target));
-        let is_copy = |it: &Copy| it.event == *event && it.there == target;
-        newest(self.store, &source, is_copy)
+        self.newest(&source, event, &target)
     }
 
     /// Returns the other room's copy of an event of this room, or of the one that this event is a
@@ -74,12 +71,9 @@ impl EventMap<'_> {
         event: &EventId,
     ) -> Result<Option<Copy>, StoreError> {
         let (source, target) = (Digest::of(self.source), Digest::of(self.target));
-        let known = find(self.store, &source, event, |copy| copy.there == target)?;
+        let known = self.search(&source, event, &target)?;
         match known {
-            Some((room, copy)) if room != source => {
-                let is_there = |it: &Copy| it.event == copy.event && it.there == target;
-                newest(self.store, &room, is_there)
-            }
+            Some((room, copy)) if room != source => self.newest(&room, &copy.event, &target),
             known => Ok(known.map(|(_, copy)| copy)),
         }
     }
@@ -93,12 +87,34 @@ impl EventMap<'_> {
             return Ok(None);
         };
         let back = EventMap {
-            store: self.store,
+            engine: self.engine,
             source: self.target,
             target: self.source,
         };
         let copy = back.copy(&original)?.filter(|copy| copy.copy == *event);
         Ok(copy.and_then(|copy| Some((original, usize::try_from(copy.by).ok()?))))
+    }
+}
+
+impl EventMap<'_> {
+    fn search(
+        &self,
+        room: &Digest,
+        event: &EventId,
+        there: &Digest,
+    ) -> Result<Option<(Digest, Copy)>, StoreError> {
+        let (places, store) = (self.engine.copy_places(), self.engine.store());
+        places.find(store, room, event, |copy| copy.there == *there)
+    }
+
+    fn newest(
+        &self,
+        room: &Digest,
+        event: &EventId,
+        there: &Digest,
+    ) -> Result<Option<Copy>, StoreError> {
+        let (places, store) = (self.engine.copy_places(), self.engine.store());
+        places.newest(store, room, event, |copy| copy.there == *there)
     }
 }
 
@@ -208,6 +224,7 @@ impl Engine {
                 number
             }
         };
+        self.copy_places().note(&room, number, &copy);
         batch.put::<CopyOrigins>(&(there, room), &number)?;
         batch.put::<EventCopies>(&(room, number, there), &copy)
     }

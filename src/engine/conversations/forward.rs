@@ -103,7 +103,7 @@ impl Room {
         let called = state.as_ref().map(|state| &state.names);
         let aliases = aliases(conversation, route.source, route.target, called);
         let map = EventMap {
-            store: engine.store(),
+            engine: &engine,
             source: &self.id,
             target: &there,
         };
@@ -311,7 +311,7 @@ impl Room {
     ) -> Result<Vec<Input>, EngineError> {
         let there = self.other_room(conversation, route.target)?;
         let map = EventMap {
-            store: self.engine.store(),
+            engine: &self.engine,
             source: &self.id,
             target: &there,
         };
@@ -356,7 +356,7 @@ impl Room {
                 continue;
             };
             let map = EventMap {
-                store: self.engine.store(),
+                engine: &self.engine,
                 source: &self.id,
                 target: room,
             };

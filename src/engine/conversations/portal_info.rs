@@ -273,7 +273,7 @@ impl Engine {
         let names = names_at(conversation, source, &from.names, others);
         let aliases = aliases(conversation, source, target, None);
         let map = EventMap {
-            store: self.store(),
+            engine: self,
             source: here,
             target: there,
         };

@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     clock::Timestamp,
-    engine::{Engine, copies, event::RoomEvent, packs::SeenEvent},
+    engine::{Engine, event::RoomEvent, packs::SeenEvent},
     store::{Batch, Digest, StoreError},
 };
 
@@ -146,7 +146,11 @@ impl Engine {
         room: &RoomId,
         event: &EventId,
     ) -> Result<bool, StoreError> {
-        copies::has_copies(self.store(), room, event)
+        let room = Digest::of(room);
+        let copy = self
+            .copy_places()
+            .newest(self.store(), &room, event, |_| true)?;
+        Ok(copy.is_some())
     }
 
     pub(in crate::engine) fn mark_seen(

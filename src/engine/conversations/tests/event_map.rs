@@ -48,9 +48,8 @@ impl Talk {
     }
 
     fn counterpart(&self, source: &OwnedRoomId, event: &EventId, target: &OwnedRoomId) -> String {
-        let store = &self.store;
         let map = EventMap {
-            store,
+            engine: &self.engine,
             source,
             target,
         };
