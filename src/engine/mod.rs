@@ -282,6 +282,8 @@ struct Inner {
     gap_checked_at: std::sync::Mutex<HashMap<OwnedRoomId, u64>>,
     /// When the gap before an event of a server could not be read in a room last.
     gap_failed_at: std::sync::Mutex<HashMap<(OwnedRoomId, OwnedServerName), Timestamp>>,
+    /// How long gaps were read in a room lately.
+    gap_readings: std::sync::Mutex<HashMap<OwnedRoomId, inbox::gap::GapReadings>>,
     copy_places: copies::CopyPlaces,
     server_clocks: std::sync::Mutex<inbox::server_clocks::ServerClocks>,
     /// Notified when events may have been lost, so that ghosts are synced.
@@ -345,6 +347,7 @@ impl Engine {
             last_gap_at: AtomicU64::new(0),
             gap_checked_at: std::sync::Mutex::default(),
             gap_failed_at: std::sync::Mutex::default(),
+            gap_readings: std::sync::Mutex::default(),
             copy_places: copies::CopyPlaces::default(),
             server_clocks: std::sync::Mutex::default(),
             gap_noted: Notify::new(),

@@ -1,9 +1,11 @@
 //! Reads a room's history: the events between the last one that was handled and the next one, and
 //! those from before a ghost or the bot joined.
 
+use std::time::Duration;
+
 use ruma::OwnedUserId;
 use serde_json::value::RawValue;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::{
     engine::{
@@ -12,7 +14,7 @@ use crate::{
         event::RoomEvent,
         history::PAGE_EVENTS,
         inbox::{
-            gap::{BACKFILL_PAGES_MAX, GAP_TIME, begins_for},
+            gap::{BACKFILL_PAGES_MAX, begins_for},
             sync::GAP_BYTES,
         },
         records::QueuedEffect,
@@ -31,13 +33,15 @@ const READ_BACK: u32 = 30;
 type HistoryEvent = (RoomEvent, Box<RawValue>);
 
 /// What was missed before an event.
-pub(in crate::engine) struct Gap {
+pub(in crate::engine) struct MissedEvents {
     /// Our user who sees the history.
     user: OwnedUserId,
     /// In the room's order.
     missed: Vec<HistoryEvent>,
     /// Where the events after it begin.
     behind: Option<String>,
+    /// Whether the oldest of them could not be read.
+    pub(in crate::engine) is_partial: bool,
 }
 
 impl Room {
@@ -46,31 +50,40 @@ impl Room {
     pub(in crate::engine) async fn read_gap_before(
         &self,
         this: &RoomEvent,
-    ) -> Result<Option<Gap>, EngineError> {
+    ) -> Result<Option<MissedEvents>, EngineError> {
         let Some(user) = self.record.history_reader(&self.engine.settings().bot) else {
             return Ok(None);
         };
         let acting = self.engine.as_user(&user)?;
         let homeserver = self.engine.homeserver();
         let around = homeserver.context(acting.actor(), &self.id, &this.id, 0);
-        let around = timeout(GAP_TIME, around).await;
-        let (before, behind) = match around.map_err(|_elapsed| EngineError::HistoryTooSlow)? {
+        let (limit, began) = (self.engine.gap_time(&self.id), Instant::now());
+        let around = timeout(limit, around).await;
+        let around = around.map_err(|_elapsed| {
+            self.engine.note_gap_time(&self.id, limit);
+            EngineError::HistoryTooSlow
+        });
+        let (before, behind) = match around? {
             Ok(around) => (around.start, around.end),
             // Our user may see neither this event nor those before it. Only the homeserver can say
             // so: what a proxy answers is tried again.
             Err(error) if error.fate() == Fate::Final => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let newest_first = self.missed_before(&user, this, before).await?;
+        let limit = limit.saturating_sub(began.elapsed());
+        let missed = self.missed_before(&user, this, before, limit).await;
+        self.engine.note_gap_time(&self.id, began.elapsed());
+        let (newest_first, is_partial) = missed?;
         let missed = newest_first.into_iter().rev();
         let missed = missed.filter_map(|json| {
             let event = RoomEvent::parse(json.get(), Some(&self.id))?;
             Some((event, json))
         });
-        Ok(Some(Gap {
+        Ok(Some(MissedEvents {
             missed: missed.collect(),
             user,
             behind,
+            is_partial,
         }))
     }
 
@@ -79,7 +92,7 @@ impl Room {
     /// behind it.
     pub(in crate::engine) async fn handle_gap(
         &mut self,
-        gap: Gap,
+        gap: MissedEvents,
         this: RoomEvent,
         json: &str,
     ) -> Result<(), EngineError> {
@@ -92,7 +105,7 @@ impl Room {
 
     async fn handle_events(
         &mut self,
-        gap: Gap,
+        gap: MissedEvents,
         this: RoomEvent,
         json: &str,
         left: &mut Vec<HistoryEvent>,
@@ -131,35 +144,33 @@ impl Room {
         Ok(seen.is_some_and(|seen| seen.handled))
     }
 
-    /// Returns the events before `this` that were not handled, the newest first.
+    /// Returns the events before `this` that were not handled, the newest first, and whether the
+    /// oldest could not be read within this time.
     async fn missed_before(
         &self,
         user: &OwnedUserId,
         this: &RoomEvent,
         from: Option<String>,
-    ) -> Result<Vec<Box<RawValue>>, EngineError> {
-        let Some(from) = from else {
-            return Ok(Vec::new());
-        };
+        limit: Duration,
+    ) -> Result<(Vec<Box<RawValue>>, bool), EngineError> {
+        if from.is_none() {
+            return Ok((Vec::new(), false));
+        }
         let engine = &self.engine;
         let acting = engine.as_user(user)?;
-        let history = engine.history(acting.actor(), &self.id).at(Some(from));
-        let mut history = history
-            .limit(BACKFILL_PAGES_MAX, PAGE_EVENTS)
-            .with_retries()
-            .within(GAP_TIME);
+        let history = engine.history(acting.actor(), &self.id).at(from);
+        let history = history.limit(BACKFILL_PAGES_MAX, PAGE_EVENTS);
+        let mut history = history.with_retries().within(limit);
         // As text: parsed, an event takes several times as much.
-        let mut newest_first: Vec<Box<RawValue>> = Vec::new();
-        let mut bytes = 0;
+        let (mut newest_first, mut bytes) = (Vec::new(), 0);
         loop {
             let page = match history.next_page().await {
-                Err(error @ EngineError::HistoryTooSlow) => {
-                    if bytes == 0 || engine.homeserver_is_down().await {
+                // What was read is the newest of it.
+                Err(error) if bytes > 0 && error.fate() == Fate::Failing => {
+                    if engine.homeserver_is_down().await {
                         return Err(error);
                     }
-                    // What was read is the newest of it.
-                    engine.note_failed_gap(&self.id, &this.sender).await?;
-                    break;
+                    return Ok((newest_first, true));
                 }
                 page => page?,
             };
@@ -174,28 +185,25 @@ impl Room {
             for json in page {
                 // Events from before our user was invited are not meant for it.
                 if begins_for(user, &json) {
-                    return Ok(newest_first);
+                    return Ok((newest_first, false));
                 }
-                let Some(event) = RoomEvent::parse(json.get(), Some(&self.id)) else {
+                // Messages of our own users are known, and their memberships are never lost.
+                let event = RoomEvent::parse(json.get(), Some(&self.id));
+                let Some(event) =
+                    event.filter(|it| !engine.is_ours(&it.sender) && it.id != this.id)
+                else {
                     continue;
                 };
-                // Messages of our own users are known, and their memberships are never lost.
-                if engine.is_ours(&event.sender) || event.id == this.id {
-                    continue;
-                }
                 // Its sender may have given it a false time, which must not hide what is behind it.
                 if engine.may_be_forgotten(&event) {
                     handled = true;
                     continue;
                 }
-                let seen = engine.seen(&event.id)?;
-                if seen.is_some_and(|seen| seen.handled)
-                    || engine.has_copies(&self.id, &event.id)?
-                {
+                if self.is_handled(&event)? {
                     // After a cut between servers, what people of others have said meanwhile stands
                     // among what was missed.
                     if event.sender.server_name() == this.sender.server_name() {
-                        return Ok(newest_first);
+                        return Ok((newest_first, false));
                     }
                     handled = true;
                     continue;
@@ -206,7 +214,12 @@ impl Room {
                 break;
             }
         }
-        Ok(newest_first)
+        Ok((newest_first, false))
+    }
+
+    fn is_handled(&self, event: &RoomEvent) -> Result<bool, StoreError> {
+        let seen = self.engine.seen(&event.id)?;
+        Ok(seen.is_some_and(|seen| seen.handled) || self.engine.has_copies(&self.id, &event.id)?)
     }
 
     /// Handles the events after a gap: the homeserver repeats a transaction that failed, and the
@@ -224,7 +237,7 @@ impl Room {
         let mut history = history
             .limit(BACKFILL_PAGES_MAX, PAGE_EVENTS)
             .with_retries()
-            .within(GAP_TIME);
+            .within(engine.gap_time(&self.id));
         while let Some(page) = history.next_page().await? {
             let mut unknown = Vec::new();
             for json in page {

@@ -120,7 +120,13 @@ impl Room {
             return self.handle_event(event, json, batch).await;
         }
         match self.read_gap_before(&event).await {
-            Ok(Some(gap)) => self.handle_gap(gap, event.clone(), json).await?,
+            Ok(Some(gap)) => {
+                let is_partial = gap.is_partial;
+                self.handle_gap(gap, event.clone(), json).await?;
+                if is_partial {
+                    self.engine.note_failed_gap(&self.id, &event.sender).await?;
+                }
+            }
             Ok(None) => {}
             Err(error) => {
                 let error = self.engine.unless_outage(error).await;

@@ -22,6 +22,7 @@ use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
 use crate::{
+    clock::Timestamp,
     engine::{Engine, EngineError, event::RoomEvent, records::Rooms},
     matrix::bounds::{DeadLetter, DeadLetterReason},
     store::{Batch, StoreError},
@@ -29,14 +30,30 @@ use crate::{
 
 /// Maximum number of rooms whose last check is remembered. Beyond it, all rooms are checked again.
 const ROOMS: usize = 10_000;
-/// How long the homeserver may take for the events before one, and as long for those after it. A
-/// server that holds its history back holds up the room no longer.
+/// How long the homeserver may take for gaps in a room within [`LATELY`]. A server that holds its
+/// history back holds up the room no longer.
 pub(in crate::engine) const GAP_TIME: Duration = Duration::from_secs(60);
-/// How long no gap before an event of a server is read in a room after one could not be read there.
-const FAILED_FOR: Duration = Duration::from_secs(10 * 60);
+/// How long it may take for a gap when that time is used up.
+const SHORT_GAP_TIME: Duration = Duration::from_secs(3);
+/// How long no gap before an event of a server is read in a room after one could not be read there,
+/// and how long a reading counts.
+const LATELY: Duration = Duration::from_secs(10 * 60);
 /// Maximum number of pages that are read back for one gap: enough for all that a homeserver may
 /// have queued before it went down, while memory stays bounded.
 pub(in crate::engine) const BACKFILL_PAGES_MAX: usize = 300;
+
+/// How long gaps in a room were read.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::engine) struct GapReadings {
+    since: Timestamp,
+    spent: Duration,
+}
+
+impl GapReadings {
+    fn is_recent(self, now: Timestamp) -> bool {
+        self.since <= now && now.since(self.since) < LATELY
+    }
+}
 
 impl Engine {
     /// Notes that events may have been lost. Rooms backfill before they go on, and ghosts with open
@@ -106,13 +123,39 @@ impl Engine {
         let failed = failed.unwrap_or_else(PoisonError::into_inner);
         let now = self.now();
         let last = failed.get(&(room.clone(), sender.server_name().to_owned()));
-        last.is_some_and(|at| *at <= now && now.since(*at) < FAILED_FOR)
+        last.is_some_and(|at| *at <= now && now.since(*at) < LATELY)
     }
 
     /// Lets the next event in a room count as the first since events may have been lost.
     pub(in crate::engine) fn check_gap_again(&self, room: &RoomId) {
         let checked = self.0.gap_checked_at.lock();
         checked.unwrap_or_else(PoisonError::into_inner).remove(room);
+    }
+
+    /// Returns how long the homeserver may take for a gap in a room now.
+    pub(in crate::engine) fn gap_time(&self, room: &RoomId) -> Duration {
+        let readings = self.0.gap_readings.lock();
+        let readings = readings.unwrap_or_else(PoisonError::into_inner);
+        let now = self.now();
+        let spent = readings.get(room).filter(|it| it.is_recent(now));
+        let left = GAP_TIME.saturating_sub(spent.map_or(Duration::ZERO, |it| it.spent));
+        left.max(SHORT_GAP_TIME)
+    }
+
+    /// Notes how long the homeserver took for a gap in a room.
+    pub(in crate::engine) fn note_gap_time(&self, room: &OwnedRoomId, took: Duration) {
+        let readings = self.0.gap_readings.lock();
+        let mut readings = readings.unwrap_or_else(PoisonError::into_inner);
+        let now = self.now();
+        readings.retain(|_, it| it.is_recent(now));
+        if readings.len() >= ROOMS {
+            readings.clear();
+        }
+        let first = GapReadings {
+            since: now,
+            spent: Duration::ZERO,
+        };
+        readings.entry(room.clone()).or_insert(first).spent += took;
     }
 
     /// Notes that the gap before an event could not be read, and counts it.
@@ -126,13 +169,14 @@ impl Engine {
             let failed = self.0.gap_failed_at.lock();
             let mut failed = failed.unwrap_or_else(PoisonError::into_inner);
             if failed.len() >= ROOMS {
-                failed.retain(|_, at| now.since(*at) < FAILED_FOR);
+                failed.retain(|_, at| now.since(*at) < LATELY);
             }
             if failed.len() >= ROOMS {
                 failed.clear();
             }
             failed.insert((room.clone(), sender.server_name().to_owned()), now);
         }
+        self.check_gap_again(room);
         let letter = DeadLetter {
             reason: DeadLetterReason::GapUnreadable,
             room: Some(room.clone()),

@@ -396,6 +396,23 @@ async fn what_somebody_says_after_a_failed_event_of_theirs_waits_behind_it_and_n
 }
 
 #[tokio::test]
+async fn all_gaps_of_a_room_have_a_minute_together_and_then_little_each() {
+    let it = talk_with_bob().await;
+    let (engine, left) = (&it.engine, |room: &OwnedRoomId| {
+        it.engine.gap_time(room).as_secs()
+    });
+    assert_eq!(left(&origin()), 60);
+    engine.note_gap_time(&origin(), Duration::from_secs(50));
+    assert_eq!(left(&origin()), 10);
+    it.clock.advance(Duration::from_secs(9 * 60));
+    engine.note_gap_time(&origin(), Duration::from_secs(50));
+    assert_eq!(left(&origin()), 3);
+    assert_eq!(left(&portal()), 60, "another room");
+    it.clock.advance(Duration::from_secs(60));
+    assert_eq!(left(&origin()), 60, "that was long ago");
+}
+
+#[tokio::test]
 async fn a_gap_that_cannot_be_read_is_not_tried_with_each_event() {
     let mut it = talk_with_bob().await;
     let late = |it: &Talk, id: &str| by_bob(id, it.engine.now() - Duration::from_secs(60));
