@@ -41,9 +41,10 @@ impl Machines {
         self.set_being_restored(user, true)?;
         record.being_restored = true;
         self.0.store.flush().await?;
-        self.0.hs.note_missing(user);
         // Does nothing if the user is there.
-        self.0.hs.register(user.localpart()).await?;
+        if self.0.hs.register(user.localpart()).await? {
+            self.0.hs.note_missing(user);
+        }
         match record.kind {
             GhostKind::Bare => {}
             GhostKind::Machine => self.restore_machine(user, record, name).await?,

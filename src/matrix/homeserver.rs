@@ -217,8 +217,9 @@ impl Homeserver {
         R: OutgoingRequest<PathBuilder = VersionHistory>,
         for<'a> R::Authentication: AuthScheme<Input<'a> = SendAccessToken<'a>>,
     {
+        let began = Instant::now();
         match self.send_once(who, request).await {
-            Err(error) => Err(self.explain(who, error).await),
+            Err(error) => Err(self.explain(who, error, began).await),
             answer => answer,
         }
     }
@@ -313,8 +314,9 @@ impl Homeserver {
     ) -> Result<AnswerStream, MatrixError> {
         let request = self.request(Method::GET, who, path, query)?;
         let begins_within = self.0.options.request_timeout.saturating_add(waiting);
+        let began = Instant::now();
         match self.open(request, begins_within).await {
-            Err(error) => Err(self.explain(who, error).await),
+            Err(error) => Err(self.explain(who, error, began).await),
             answer => answer,
         }
     }

@@ -134,7 +134,7 @@ impl Homeserver {
             Err(error) if error.errcode() == Some("M_TOO_LARGE") => {
                 Err(MatrixError::MediaTooLarge { limit })
             }
-            Err(error) => match self.explain(who, error).await {
+            Err(error) => match self.explain(who, error, asked).await {
                 error if error.missing_user().is_some() => Err(error),
                 error => Err(self.why_unavailable(error).await),
             },
@@ -180,6 +180,7 @@ impl Homeserver {
             .header(CONTENT_TYPE, content_type)
             .header(CONTENT_LENGTH, length)
             .body(reqwest::Body::wrap_stream(body));
+        let began = Instant::now();
         let mut upload = std::pin::pin!(self.execute(request));
         // Dropping the upload ends it, so that nothing is left of a file that is cut off.
         let answer = tokio::select! {
@@ -199,7 +200,7 @@ impl Homeserver {
             }
             // A proxy with a limit of its own may break the connection.
             Err(MatrixError::Unreachable(cause)) if !cause.is_connect() => Err(UNAVAILABLE),
-            Err(error) => Err(self.explain(who, error).await),
+            Err(error) => Err(self.explain(who, error, began).await),
         }
     }
 

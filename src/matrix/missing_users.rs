@@ -1,8 +1,8 @@
 //! Tells the refusal of one request from a homeserver that does not have one of our users.
 //!
 //! Synapse answers both with 403 and `M_FORBIDDEN`. So after a refusal it is asked whether it has the
-//! user at all. If it was made again a moment ago, the refusal may be from before that. Synapse also
-//! passes on errors of other servers, so a missing device is believed only after a request that no
+//! user at all. If the user was made again after the request began, the refusal may be from before
+//! that, and the request is made again. Synapse also passes on errors of other servers, so a missing device is believed only after a request that no
 //! other server takes part in.
 
 use http::StatusCode;
@@ -12,14 +12,19 @@ use tokio::time::Instant;
 use super::{Actor, Fate, Homeserver, MatrixError};
 
 impl Homeserver {
-    /// Notes that the homeserver did not have this user a moment ago: a refusal may be about that for
-    /// as long as a request takes.
+    /// Notes that the homeserver did not have this user until now: the refusals of requests that have
+    /// begun may be about that.
     pub fn note_missing(&self, user: &UserId) {
         self.lately_missing().insert(user, Instant::now());
     }
 
-    /// Returns the error of a request made as `who`, or that `who` is missing.
-    pub(super) async fn explain(&self, who: Actor<'_>, error: MatrixError) -> MatrixError {
+    /// Returns the error of a request made as `who`, which began at a time, or that `who` is missing.
+    pub(super) async fn explain(
+        &self,
+        who: Actor<'_>,
+        error: MatrixError,
+        began: Instant,
+    ) -> MatrixError {
         let user = who.user.to_owned();
         if who.device.is_some() && error.has_errcode("M_UNKNOWN_DEVICE") {
             // Another server can have answered so too, and making a device again costs keys.
@@ -41,7 +46,7 @@ impl Homeserver {
             return error;
         }
         match self.whoami(Actor::user(&user)).await {
-            Ok(_) if self.lately_missing().contains(&user, Instant::now()) => {
+            Ok(_) if self.lately_missing().was_missing_since(&user, began) => {
                 MatrixError::Failing {
                     status: StatusCode::FORBIDDEN,
                     errcode: Some("M_FORBIDDEN".to_owned()),

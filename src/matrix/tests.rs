@@ -312,11 +312,19 @@ async fn a_refusal_from_before_a_user_was_made_again_is_not_final() {
         let asked = hs.invite_direct(ghost(), room, other, None).await;
         asked.unwrap_err()
     };
+    let began = tokio::time::Instant::now();
     assert!(invite().await.missing_user().is_some());
     script.answers.lock().unwrap()[0] = ("/whoami", 200, there.to_owned());
-    let error = invite().await;
+    let refused = MatrixError::Refused {
+        status: StatusCode::FORBIDDEN,
+        errcode: Some("M_FORBIDDEN".to_owned()),
+        message: String::new(),
+    };
+    let error = hs.explain(ghost(), refused, began).await;
     assert_eq!(error.fate(), Fate::Failing, "{error}");
     assert!(error.missing_user().is_none());
+    // One that begins now is about the request itself.
+    assert_eq!(invite().await.fate(), Fate::Final);
 }
 
 #[tokio::test]
