@@ -109,7 +109,7 @@ impl Room {
             }
             Ok(()) => {}
         }
-        self.is_removed(ghost)?;
+        self.note_removed(ghost)?;
         Ok(Vec::new())
     }
 
@@ -125,13 +125,13 @@ impl Room {
             if !self.is_about_to_be_invited(ghost)? {
                 self.engine.forget_room(ghost, &self.id).await?;
             }
-            self.is_removed(ghost)?;
+            self.note_removed(ghost)?;
         }
         Ok(())
     }
 
     /// Records that a ghost no longer takes part here.
-    fn is_removed(&mut self, ghost: &Ghost) -> Result<(), EngineError> {
+    fn note_removed(&mut self, ghost: &Ghost) -> Result<(), EngineError> {
         if let Some(here) = &mut self.record.conversation {
             here.ghosts.retain(|it| it != ghost);
         }
