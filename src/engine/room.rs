@@ -71,6 +71,9 @@ pub(super) struct Room {
     /// Upper bound of the numbers of inbox items that arrived before the history was last read up
     /// to the newest event.
     pub read_until: u64,
+    /// Upper bound of the numbers of inbox items that a reading of the history has left there; 0 if
+    /// none of them waits.
+    pub left_until: u64,
     /// The deletions among what waits here.
     pub waiting_redactions: WaitingRedactions,
     /// When requests to verify a key of ours were lately declined here.
@@ -212,6 +215,7 @@ impl Room {
             current_effect: 0,
             behind: None,
             read_until: 0,
+            left_until: 0,
             waiting_redactions: WaitingRedactions::default(),
             written: None,
             replayable: ReplayableEffects::default(),

@@ -100,6 +100,9 @@ impl Room {
         let handled = self.handle_events(gap, this, json, &mut left).await;
         // Until this is written, a crash leads to the same reading again.
         self.engine.leave_to_inbox(&self.id, &left).await?;
+        if !left.is_empty() {
+            self.left_until = self.engine.next();
+        }
         handled
     }
 
@@ -195,14 +198,12 @@ impl Room {
                     continue;
                 };
                 // Its sender may have given it a false time, which must not hide what is behind it.
-                if engine.may_be_forgotten(&event) {
-                    handled = true;
-                    continue;
-                }
-                if self.is_handled(&event)? {
+                let is_old = engine.may_be_forgotten(&event);
+                if is_old || self.is_handled(&event)? {
                     // After a cut between servers, what people of others have said meanwhile stands
-                    // among what was missed.
-                    if event.sender.server_name() == this.sender.server_name() {
+                    // among what was missed. So does what a reading has left: it is handled first.
+                    let is_of_server = event.sender.server_name() == this.sender.server_name();
+                    if is_of_server && !is_old && self.left_until == 0 {
                         return Ok((newest_first, false));
                     }
                     handled = true;
@@ -326,6 +327,13 @@ impl Room {
                 Err(error) if error.fate() == Fate::Final => {
                     tracing::error!(room = %self.id, %error, "an event of the history is given up");
                     self.reload()?;
+                    let giving_up = self.give_up_event(&event, Batch::new(), Vec::new());
+                    if let Err(error) = giving_up.await
+                        && error.is_transient()
+                    {
+                        read = Err(error);
+                        break;
+                    }
                 }
                 Err(error) => {
                     read = Err(error);

@@ -115,6 +115,9 @@ impl Room {
         if self.was_read(number, &event)? {
             return Ok(self.engine.store().apply(batch)?);
         }
+        if number >= self.left_until {
+            self.left_until = 0;
+        }
         if self.engine.gap_failed_lately(&self.id, &event.sender) {
             self.engine.check_gap_again(&self.id);
             return self.handle_event(event, json, batch).await;

@@ -51,23 +51,34 @@ impl Room {
         if let InboxItem::Event(json) | InboxItem::AfterGap(json) = arrived
             && let Some(event) = RoomEvent::parse(&json, Some(&self.id))
         {
-            // Before the bot knows whose room this is, it reads nothing; then it reads back.
-            let unread = self.bot_is_here() && !self.is_ready() && event.membership().is_none();
-            if !unread {
-                self.engine.mark_seen(&event.id, true, &mut batch)?;
-            }
-            if event.kind != "m.room.encrypted" {
-                return self.commit(batch, effects);
-            }
-            effects.extend(self.give_up_in_introductions(&event));
-            if self.bot_is_here() {
-                effects.extend(self.give_up_command(&event));
-            } else if let Some(here) = self.record.conversation.clone() {
-                self.commit(Batch::new(), effects)?;
-                return self
-                    .give_up_forwarding(&here.conversation, &event, batch)
-                    .await;
-            }
+            return self.give_up_event(&event, batch, effects).await;
+        }
+        self.commit(batch, effects)
+    }
+
+    /// Gives up an event. If it is encrypted, its sender is told.
+    pub(in crate::engine) async fn give_up_event(
+        &mut self,
+        event: &RoomEvent,
+        mut batch: Batch,
+        mut effects: Vec<QueuedEffect>,
+    ) -> Result<(), EngineError> {
+        // Before the bot knows whose room this is, it reads nothing; then it reads back.
+        let unread = self.bot_is_here() && !self.is_ready() && event.membership().is_none();
+        if !unread {
+            self.engine.mark_seen(&event.id, true, &mut batch)?;
+        }
+        if event.kind != "m.room.encrypted" {
+            return self.commit(batch, effects);
+        }
+        effects.extend(self.give_up_in_introductions(event));
+        if self.bot_is_here() {
+            effects.extend(self.give_up_command(event));
+        } else if let Some(here) = self.record.conversation.clone() {
+            self.commit(Batch::new(), effects)?;
+            return self
+                .give_up_forwarding(&here.conversation, event, batch)
+                .await;
         }
         self.commit(batch, effects)
     }

@@ -396,6 +396,26 @@ async fn what_somebody_says_after_a_failed_event_of_theirs_waits_behind_it_and_n
 }
 
 #[tokio::test]
+async fn what_was_left_to_the_inbox_is_not_overtaken_by_what_a_later_reading_finds() {
+    let (mut it, removed) = group_with_failing_removal().await;
+    let read = async |it: &mut Talk, id: &str, history: Vec<Value>| {
+        it.fake.put_history(origin().as_str(), history);
+        let event = by_bob(id, NOW);
+        let json = event.to_string();
+        let parsed = RoomEvent::parse(&json, None).unwrap();
+        backfill(&mut it.actor.room, parsed, &json).await.unwrap();
+    };
+    read(&mut it, "$one", vec![removed.clone()]).await;
+    assert_eq!(it.waiting(), ["$removed"]);
+    // What Bob said is known: a reading ends there if nothing was left.
+    let known = by_bob("$one", NOW);
+    let history = vec![message("$after", NOW), known, removed];
+    read(&mut it, "$two", history).await;
+    assert_eq!(it.carries(), ["$one", "$two"]);
+    assert_eq!(it.waiting(), ["$removed", "$after"]);
+}
+
+#[tokio::test]
 async fn all_gaps_of_a_room_have_a_minute_together_and_then_little_each() {
     let it = talk_with_bob().await;
     let (engine, left) = (&it.engine, |room: &OwnedRoomId| {
