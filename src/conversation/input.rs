@@ -167,10 +167,20 @@ pub enum Input {
         /// The owner.
         person: usize,
     },
+    /// The owner of a portal in a group cannot read what was forwarded to them: nothing could be
+    /// encrypted for them.
+    CannotRead {
+        /// The room from which it was forwarded.
+        role: RoomRole,
+        /// The owner.
+        person: usize,
+        /// The day, counted from 1970: the people in that room are told once a day.
+        day: u64,
+    },
     /// All our users have left one of the rooms.
     RoomLeft {
-        /// The room, `None` if the conversation had moved on from it.
-        role: Option<RoomRole>,
+        /// The room. The conversation may have moved on from it.
+        room: OwnedRoomId,
     },
     /// A masked handle was released or has changed its mode, or its owner has blocked a
     /// participant. Other masked people go on without them.

@@ -47,9 +47,9 @@ struct Transition {
 impl Transition {
     fn apply(&mut self, input: &Input) {
         match input {
-            Input::RoomLeft { role } => {
-                if let Some(role) = role {
-                    self.room_left(*role);
+            Input::RoomLeft { room } => {
+                if let Some(role) = self.state.role_of(room) {
+                    self.room_left(role);
                 }
             }
             // A ghost may already be in the new room.
@@ -107,6 +107,7 @@ impl Transition {
             Input::NotForwarded { role, event, text } => {
                 self.say_why_not(*role, text, &format!("{event} {text}"));
             }
+            Input::CannotRead { role, person, day } => self.cannot_read(*role, *person, *day),
             Input::HandleClosed { ghost } => self.handle_closed(ghost),
             Input::End => self.end(),
         }
@@ -379,6 +380,18 @@ impl Transition {
     fn say_why_not(&mut self, role: RoomRole, text: &str, cause: &str) {
         let text = text.to_owned();
         self.send_notice(role, Notice::NotForwarded { text }, cause);
+    }
+
+    fn cannot_read(&mut self, role: RoomRole, person: usize, day: u64) {
+        let Some(who) = self.state.people.get(person) else {
+            return;
+        };
+        let text = format!(
+            "{} can't read what is written here at the moment: I can't encrypt it for any of their \
+             devices. What they miss stays unreadable for them.",
+            who.name
+        );
+        self.say_why_not(role, &text, &format!("cannot read {person} {day}"));
     }
 
     /// Sends a notice to a room, once for each cause.

@@ -113,17 +113,9 @@ fn ghosts_are_deleted_when_the_last_room_is_left_and_nothing_is_kept_then() {
     // What is sent meanwhile reaches nobody.
     let said = decide(ended.clone(), &said(RoomRole::Origin, "alice", &one()));
     assert!(said.effects.is_empty());
-    let first = decide(
-        ended,
-        &Input::RoomLeft {
-            role: Some(RoomRole::Origin),
-        },
-    );
+    let first = decide(ended, &Input::RoomLeft { room: origin() });
     assert!(first.effects.is_empty(), "{first:?}");
-    let last = decide(
-        first.state.unwrap(),
-        &Input::RoomLeft { role: Some(PORTAL) },
-    );
+    let last = decide(first.state.unwrap(), &Input::RoomLeft { room: portal() });
     assert_eq!(last.state, None);
     let ghosts = vec![Ghost::new(owned_user_id!("@_dm_alice:hs.test"))];
     assert_eq!(last.effects, [(portal(), Effect::DeleteGhosts { ghosts })]);
@@ -136,12 +128,7 @@ fn an_asker_who_leaves_finds_the_same_portal_again() {
         &member(RoomRole::Origin, owned_user_id!("@alice:hs.test"), "leave"),
     );
     assert_eq!(kinds(&left), [(SAMS, "relay-say"), (ORIGIN, "depart")]);
-    let gone = decide(
-        left.state.unwrap(),
-        &Input::RoomLeft {
-            role: Some(RoomRole::Origin),
-        },
-    );
+    let gone = decide(left.state.unwrap(), &Input::RoomLeft { room: origin() });
     // Meanwhile nobody is there to read.
     let alone = decide(gone.state.clone().unwrap(), &said(PORTAL, "sam", &one()));
     assert!(matches!(

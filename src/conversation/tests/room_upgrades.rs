@@ -22,7 +22,7 @@ fn an_upgraded_origin_is_followed_after_its_last_message_and_left() {
     let state = followed.state.unwrap();
     assert_eq!(state.origin.as_deref().map(ruma::RoomId::as_str), Some(to));
     // The old room is left: that ends nothing.
-    let left = decide(state, &Input::RoomLeft { role: None });
+    let left = decide(state, &Input::RoomLeft { room: origin() });
     assert!(left.effects.is_empty(), "{left:?}");
     assert!(left.state.unwrap().origin.is_some());
 }

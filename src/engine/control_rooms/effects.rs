@@ -265,13 +265,10 @@ impl Room {
     ) -> Result<(), EngineError> {
         let engine = self.engine.clone();
         engine.forget_room(bot, &self.id).await?;
-        // Events that a ghost in the same room retains are not the bot's to delete.
-        if !self
-            .record
-            .introductions
-            .iter()
-            .any(|introduction| introduction.is_open())
-        {
+        // Events that wait here for a ghost are not the bot's to delete.
+        let mut introductions = self.record.introductions.iter();
+        let is_introducing = introductions.any(|introduction| introduction.is_open());
+        if !is_introducing && self.record.conversation.is_none() {
             for (key, _) in engine
                 .store()
                 .scan::<RetainedEvents>(&prefix(&self.id), None, 1000)?

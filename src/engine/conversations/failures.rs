@@ -5,10 +5,13 @@ use std::time::Duration;
 use ruma::OwnedEventId;
 
 use crate::{
+    clock::Timestamp,
     conversation::{Conversation, Effect, Input, Notice, RoomRole},
     crypto::{DecryptError, Distrust},
     engine::{
         EngineError,
+        event::RoomEvent,
+        messaging::send::Sent,
         records::{Conversations, QueuedEffect},
         room::Room,
     },
@@ -23,8 +26,13 @@ const NO_FILE: &str = "I couldn't fetch your file from the homeserver that has i
 /// The notice about messages that were still waiting when the conversation ended.
 const SENT_TOO_LATE: &str = "Your last messages weren't delivered, because this conversation has ended. \
                         If they matter, please start a new chat.";
+/// The notice to the senders of late messages.
+const SAID_TOO_LATE: &str = "A message that you wrote in the room that this one has replaced came \
+                             too late to be passed on. Please send it again here.";
 /// How long a message waits before its sender is told: a device may be about to be signed.
 const WAITS_UNTOLD: Duration = Duration::from_secs(2 * 60);
+/// A day, in milliseconds.
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 /// How often senders in a room are told that a message waits: the ones behind it wait too.
 const WAITING_TOLD_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -35,6 +43,39 @@ pub(in crate::engine) fn not_delivered(conversation: &Conversation) -> &'static 
     } else {
         "Your message couldn't be delivered to everybody. Please try again later."
     }
+}
+
+/// Returns the notice to the sender of a message in a room from which the conversation has moved on.
+/// They read it where they are now.
+pub(in crate::engine) fn said_too_late(
+    conversation: &Conversation,
+    event: &RoomEvent,
+) -> Option<Input> {
+    let mut people = conversation.people.iter();
+    let by = people.position(|person| person.user == event.sender)?;
+    (event.kind == "m.room.encrypted").then(|| Input::NotForwarded {
+        role: conversation.home_of(by),
+        event: event.id.clone(),
+        text: SAID_TOO_LATE.to_owned(),
+    })
+}
+
+/// Returns what follows if the owner of the portal that an event went to was left out.
+pub(in crate::engine) fn cannot_read(
+    conversation: &Conversation,
+    role: RoomRole,
+    target: RoomRole,
+    sent: &Sent,
+    now: Timestamp,
+) -> Option<Input> {
+    let RoomRole::Portal(person) = target else {
+        return None;
+    };
+    let owner = conversation.people.get(person)?;
+    let day = now.0 / DAY_MS;
+    sent.left_out
+        .contains(&owner.user)
+        .then_some(Input::CannotRead { role, person, day })
 }
 
 /// Returns the input that tells a person that something they deleted can still be read elsewhere.

@@ -14,10 +14,10 @@ use crate::{
         conversations::{
             aliases::aliases,
             event_map::{EventMap, NewCopy},
-            failures::{not_deleted, not_delivered},
+            failures::{cannot_read, not_deleted, not_delivered},
         },
         event::RoomEvent,
-        messaging::send::{Outgoing, Recipients},
+        messaging::send::{Outgoing, Recipients, Sent},
         records::{Outbox, QueuedEffect, RetainedEvents},
         room::{Room, transaction_id},
     },
@@ -86,6 +86,10 @@ impl Room {
             return Ok((false, vec![said(not_delivered(conversation))]));
         };
         let sender = &conversation.people[route.sender];
+        // Nobody's ghost says what somebody else has said.
+        if parsed.sender != sender.user {
+            return Ok((false, vec![said(not_delivered(conversation))]));
+        }
         let there = self.target_room(conversation, route.target).await?;
         let (kind, mut content) = self
             .read_here(conversation, route.source, &parsed, json, batch)
@@ -167,9 +171,12 @@ impl Room {
         if let Err(error) = &sent {
             self.note_failed_send(error);
         }
-        self.note_forwarded(event, &there, &sent?, route, batch)?;
+        let sent = sent?;
+        self.note_forwarded(event, &there, &sent.event, route, batch)?;
         let remarks = translated.remarks.iter();
         let mut inputs: Vec<Input> = remarks.map(|remark| said(remark.notice_text())).collect();
+        let (from, to) = (route.source, route.target);
+        inputs.extend(cannot_read(conversation, from, to, &sent, engine.now()));
         if hide_addresses {
             let kind = &translated.event_type;
             inputs.extend(self.watch_call(conversation, event, route, kind, &content));
@@ -214,7 +221,7 @@ impl Room {
         sender: &Participant,
         route: &Route,
         outgoing: &Forwarded<'_>,
-    ) -> Result<OwnedEventId, EngineError> {
+    ) -> Result<Sent, EngineError> {
         let Forwarded {
             cause,
             room,

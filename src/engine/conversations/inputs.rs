@@ -11,6 +11,7 @@ use crate::{
     directory::Mode,
     engine::{
         EngineError,
+        conversations::failures::said_too_late,
         event::RoomEvent,
         records::{ConversationRoom, Conversations, QueuedEffect, RetainedEvents},
         room::Room,
@@ -18,7 +19,7 @@ use crate::{
     ids::{ConversationId, Ghost, Person},
     introduction::{Introduction, Refusal},
     matrix::{
-        RoomState,
+        Fate, RoomState,
         event_type::{continues_call, is_matrix_rtc, is_unseen, is_verification},
     },
     store::Batch,
@@ -201,6 +202,10 @@ impl Room {
         let engine = &self.engine;
         let people = view.joined().filter(|user| !engine.is_ours(user)).cloned();
         let people: Vec<Person> = people.map(Person::new).collect();
+        // They may have left since the ghost looked, and what they wrote is nobody else's.
+        if !people.iter().any(|it| *it == introduction.invite.asker) {
+            return Err(EngineError::Refused(Refusal::Impossible));
+        }
         let alone = matches!(people.as_slice(), [only] if *only == introduction.invite.asker);
         let direct = introduction.direct && alone;
         let mut new = new_conversation(self.id.clone(), direct, engine.now(), &mut *engine.rng());
@@ -253,7 +258,10 @@ impl Room {
             if here.upgrade_pending && !conversation.ended {
                 return Err(EngineError::NotThereYet);
             }
-            return self.commit(batch, []);
+            return match said_too_late(&conversation, &event).filter(|_| !conversation.ended) {
+                Some(input) => self.apply(&here.conversation, &[input], batch).await,
+                None => self.commit(batch, []),
+            };
         };
         let input = self.input_of(&event, &conversation, role).await?;
         let Some(input) = input else {
@@ -270,18 +278,35 @@ impl Room {
         self.apply(&here.conversation, &[input], batch).await
     }
 
-    /// Returns whether somebody who joins is in the room by its present state. A homeserver pushes
-    /// also the joins of another server that it refuses, such as those of people who are banned.
-    async fn has_come(&self, event: &RoomEvent, user: &OwnedUserId) -> bool {
+    /// Returns whether the homeserver has accepted a state event: the room's present state agrees with
+    /// it, as `agrees` tells, or the homeserver shows it. It pushes also those of another server that
+    /// it refuses, such as the join of a person who is banned, or what somebody does with a power that
+    /// they have lost.
+    async fn is_accepted(
+        &self,
+        event: &RoomEvent,
+        agrees: impl Fn(&RoomState) -> bool,
+    ) -> Result<bool, EngineError> {
         let here = self.record.conversation.as_ref();
         let ghost = here.and_then(|here| here.ghosts.first());
         let is_local = event.sender.server_name() == self.engine.settings().server_name;
         let Some(ghost) = ghost.filter(|_| !is_local) else {
-            return true;
+            return Ok(true);
         };
-        // A state that cannot be had must not cost a person who has come.
-        let state = self.room_state(ghost).await;
-        state.map_or(true, |state| state.membership(user) == "join")
+        match self.room_state(ghost).await {
+            Ok(state) if !agrees(&state) => {}
+            // A state that cannot be had must not cost a person who has come.
+            _ => return Ok(true),
+        }
+        // It may have been true for a while, in which the person wrote something.
+        let acting = self.engine.as_user(ghost)?;
+        let homeserver = self.engine.homeserver();
+        let shown = homeserver.context(acting.actor(), &self.id, &event.id, 0);
+        match shown.await {
+            Ok(_) => Ok(true),
+            Err(error) if error.fate() == Fate::Final => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Returns what an event means to the conversation, or `None` if it means nothing.
@@ -293,46 +318,17 @@ impl Room {
     ) -> Result<Option<Input>, EngineError> {
         let engine = &self.engine;
         if let Some((user, membership)) = event.membership() {
-            if membership == "join" && !self.has_come(event, &user).await {
-                return Ok(None);
-            }
-            let ghosts = self
-                .record
-                .conversation
-                .iter()
-                .flat_map(|here| &here.ghosts);
-            for ghost in ghosts {
-                // The homeserver reports no device-list change when somebody joins.
-                let came = std::slice::from_ref(&user);
-                let machines = engine.machines();
-                machines.mark_device_lists_outdated(ghost, came).await;
-            }
-            let is_new = membership == "join"
-                && role == RoomRole::Origin
-                && !engine.is_ours(&user)
-                && conversation.person_at(role, &user).is_none();
-            let ghost = if is_new {
-                Some(engine.alias_in_group(&Person::new(user.clone()))?)
-            } else {
-                None
-            };
-            let redacts = role == RoomRole::Origin
-                && !conversation.direct
-                && matches!(membership, "leave" | "ban")
-                && self.redacts_with(event, conversation, role).await?;
-            return Ok(Some(Input::Member {
-                role,
-                redacts,
-                by_others: event.sender != user,
-                membership: membership.to_owned(),
-                user,
-                ghost,
-            }));
+            let member = self.member_input(event, conversation, role, &user, membership);
+            return member.await;
         }
         if engine.is_ours(&event.sender) {
             return Ok(None);
         }
         if let Some(to) = replacement(event) {
+            let agrees = |state: &RoomState| state.replaced_by.as_ref() == Some(&to);
+            if !self.is_accepted(event, agrees).await? {
+                return Ok(None);
+            }
             let by = Person::new(event.sender.clone());
             return Ok(Some(Input::RoomUpgraded { role, to, by }));
         }
@@ -341,6 +337,62 @@ impl Room {
             sender: event.sender.clone(),
             event: event.id.clone(),
             kind,
+        }))
+    }
+
+    /// Returns what a membership means to the conversation, or `None` if it means nothing.
+    async fn member_input(
+        &self,
+        event: &RoomEvent,
+        conversation: &Conversation,
+        role: RoomRole,
+        user: &OwnedUserId,
+        membership: &str,
+    ) -> Result<Option<Input>, EngineError> {
+        let engine = &self.engine;
+        let agrees = |state: &RoomState| {
+            let is_joined = state.membership(user) == "join";
+            match membership {
+                "join" => is_joined,
+                "leave" | "ban" => !is_joined,
+                _ => true,
+            }
+        };
+        let changes = matches!(membership, "join" | "leave" | "ban");
+        if changes && !self.is_accepted(event, agrees).await? {
+            return Ok(None);
+        }
+        let ghosts = self
+            .record
+            .conversation
+            .iter()
+            .flat_map(|here| &here.ghosts);
+        for ghost in ghosts {
+            // The homeserver reports no device-list change when somebody joins.
+            let came = std::slice::from_ref(user);
+            let machines = engine.machines();
+            machines.mark_device_lists_outdated(ghost, came).await;
+        }
+        let is_new = membership == "join"
+            && role == RoomRole::Origin
+            && !engine.is_ours(user)
+            && conversation.person_at(role, user).is_none();
+        let ghost = if is_new {
+            Some(engine.alias_in_group(&Person::new(user.clone()))?)
+        } else {
+            None
+        };
+        let redacts = role == RoomRole::Origin
+            && !conversation.direct
+            && matches!(membership, "leave" | "ban")
+            && self.redacts_with(event, conversation, role).await?;
+        Ok(Some(Input::Member {
+            role,
+            redacts,
+            by_others: event.sender != *user,
+            membership: membership.to_owned(),
+            user: user.clone(),
+            ghost,
         }))
     }
 }

@@ -7,7 +7,7 @@ use crate::{
     engine::{
         EngineError,
         event::RoomEvent,
-        records::{ActiveRoomsByGhost, Inbox, InboxItem, RetainedEvents},
+        records::{ActiveRoomsByGhost, Conversations, Inbox, InboxItem, RetainedEvents},
         room::Room,
     },
     ids::{ConversationId, Ghost},
@@ -33,15 +33,17 @@ impl Room {
     ) -> Result<Vec<Input>, EngineError> {
         let engine = self.engine.clone();
         let here = self.record.conversation.as_ref();
-        let role = conversation.and_then(|known| known.role_of(&self.id));
+        let room_left = Input::RoomLeft {
+            room: self.id.clone(),
+        };
         let Some(here) = here.filter(|here| here.conversation == *id).cloned() else {
             // The portal is not complete yet: a ghost that joins later leaves at once.
-            let left = role.map(|role| Input::RoomLeft { role: Some(role) });
-            return Ok(left.into_iter().collect());
+            let is_here = conversation.is_some_and(|known| known.role_of(&self.id).is_some());
+            return Ok(is_here.then_some(room_left).into_iter().collect());
         };
         self.deliveries.forget();
         for ghost in &here.ghosts {
-            match self.leave_for_good(ghost).await {
+            match self.leave_unless_invited(ghost).await {
                 Err(error) if given_up && !error.is_transient() => {
                     tracing::warn!(room = %self.id, %ghost, %error, "a ghost could not leave");
                     engine.forget_room(ghost, &self.id).await?;
@@ -64,18 +66,25 @@ impl Room {
             }
         }
         self.record.conversation = None;
-        if role.is_some() {
-            return Ok(vec![Input::RoomLeft { role }]);
-        }
+        // It may have moved on while the ghosts were leaving.
+        let conversation = engine.store().get_cached::<Conversations>(id)?;
         let mut inputs = match conversation {
-            Some(conversation) if !conversation.ended => {
-                self.refuse_waiting_messages(conversation)?
+            Some(now) if !now.ended && now.role_of(&self.id).is_none() => {
+                self.refuse_waiting_messages(&now)?
             }
             _ => Vec::new(),
         };
-        // The conversation has moved on from this room; the input only makes its record be written.
-        inputs.push(Input::RoomLeft { role });
+        inputs.push(room_left);
         Ok(inputs)
+    }
+
+    /// Lets a ghost leave this room for good, unless it was sent away and is invited again: then it
+    /// keeps what was sent to it for that.
+    async fn leave_unless_invited(&self, ghost: &Ghost) -> Result<(), EngineError> {
+        if self.is_about_to_be_invited(ghost)? && !self.is_joined(ghost).await? {
+            return Ok(());
+        }
+        self.leave_for_good(ghost).await
     }
 
     /// Lets the ghost of a person who is gone leave this room. The other ghosts stay.

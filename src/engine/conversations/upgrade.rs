@@ -8,7 +8,7 @@ use crate::{
     conversation::{Conversation, EventKind, Home, Input, RoomRole},
     engine::{
         Engine, EngineError,
-        conversations::inputs::event_kind,
+        conversations::{failures::said_too_late, inputs::event_kind},
         event::RoomEvent,
         records::{
             ActiveRoomsByGhost, ConversationRoom, Conversations, Inbox, InboxItem, RetainedEvents,
@@ -25,9 +25,6 @@ use crate::{
 const CONVERSATIONS: usize = 20;
 /// Maximum number of late messages in the old room that are checked.
 const LATE_MESSAGES_MAX: usize = 100;
-/// The notice to the senders of late messages.
-const SAID_TOO_LATE: &str = "A message that you wrote in the room that this one has replaced came \
-                             too late to be passed on. Please send it again here.";
 
 impl Room {
     /// Notes that a conversation may move to this room soon.
@@ -156,19 +153,9 @@ impl Room {
             let Some(event) = RoomEvent::parse(&json, Some(&self.id)) else {
                 continue;
             };
-            let mut people = conversation.people.iter();
-            let by = people.position(|person| person.user == event.sender);
             let seen = self.engine.seen(&event.id)?;
-            let known = seen.is_some_and(|seen| seen.handled);
-            if let Some(by) = by
-                && event.kind == "m.room.encrypted"
-                && !known
-            {
-                inputs.push(Input::NotForwarded {
-                    role: conversation.home_of(by),
-                    event: event.id,
-                    text: SAID_TOO_LATE.to_owned(),
-                });
+            if !seen.is_some_and(|seen| seen.handled) {
+                inputs.extend(said_too_late(conversation, &event));
             }
         }
         Ok(inputs)

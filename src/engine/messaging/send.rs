@@ -44,6 +44,23 @@ pub(in crate::engine) enum Recipients<'a> {
     Readable(&'a [&'a Person]),
 }
 
+/// An event that was sent.
+pub(in crate::engine) struct Sent {
+    /// The event.
+    pub event: OwnedEventId,
+    /// The people in the room who cannot read it, because nothing could be encrypted for them.
+    pub left_out: Vec<OwnedUserId>,
+}
+
+impl Sent {
+    fn to_all(event: OwnedEventId) -> Self {
+        Self {
+            event,
+            left_out: Vec::new(),
+        }
+    }
+}
+
 impl Room {
     /// Encrypts an event and sends it in this room. There is no other way to send, except for
     /// reactions.
@@ -52,7 +69,8 @@ impl Room {
         outgoing: Outgoing<'_>,
     ) -> Result<OwnedEventId, EngineError> {
         let state = self.room_state(outgoing.sender).await?;
-        self.send_in(&self.id, &state, outgoing).await
+        let sent = self.send_in(&self.id, &state, outgoing).await?;
+        Ok(sent.event)
     }
 
     /// Encrypts an event and sends it in another room of the same conversation, whose state may be
@@ -61,7 +79,7 @@ impl Room {
         &self,
         room: &OwnedRoomId,
         outgoing: Outgoing<'_>,
-    ) -> Result<OwnedEventId, EngineError> {
+    ) -> Result<Sent, EngineError> {
         let sender = outgoing.sender;
         let state = self.engine.cached_room_state(sender, room).await?;
         self.send_in(room, &state, outgoing).await
@@ -75,13 +93,12 @@ impl Room {
         kind: &str,
         content: &Value,
         transaction: OwnedTransactionId,
-    ) -> Result<OwnedEventId, EngineError> {
+    ) -> Result<Sent, EngineError> {
         let acting = self.engine.as_user(sender)?;
         let content = serde_json::value::to_raw_value(content)?;
         let homeserver = self.engine.homeserver();
-        Ok(homeserver
-            .send_message(acting.actor(), room, kind, &content, transaction)
-            .await?)
+        let sending = homeserver.send_message(acting.actor(), room, kind, &content, transaction);
+        Ok(Sent::to_all(sending.await?))
     }
 
     async fn send_in(
@@ -89,7 +106,7 @@ impl Room {
         room: &OwnedRoomId,
         state: &RoomState,
         outgoing: Outgoing<'_>,
-    ) -> Result<OwnedEventId, EngineError> {
+    ) -> Result<Sent, EngineError> {
         let Outgoing {
             sender,
             event_type,
@@ -101,7 +118,7 @@ impl Room {
             return Err(EngineError::Refused(Refusal::Forbidden));
         };
         if let Some(sent) = self.sent_before(sender, room, &transaction).await? {
-            return Ok(sent);
+            return Ok(Sent::to_all(sent));
         }
         let acting = self.engine.as_user(sender)?;
         let mut to = EncryptTo {
@@ -111,20 +128,25 @@ impl Room {
             rotation_msgs: Some(rotation.messages),
         };
         let content = serde_json::value::to_raw_value(content)?;
+        let mut left_out = Vec::new();
         let encrypted = loop {
             let machines = self.engine.machines();
             match machines.encrypt(sender, &to, event_type, &content).await {
                 Ok(encrypted) => break encrypted,
                 Err(error) => match recipients.left_out(&error) {
-                    Some(users) => to.recipients.retain(|reader| !users.contains(reader)),
+                    Some(users) => {
+                        to.recipients.retain(|reader| !users.contains(reader));
+                        left_out.extend_from_slice(users);
+                    }
                     None => return Err(error.into()),
                 },
             }
         };
         let (homeserver, kind) = (self.engine.homeserver(), "m.room.encrypted");
-        Ok(homeserver
+        let event = homeserver
             .send_message(acting.actor(), room, kind, &encrypted, transaction)
-            .await?)
+            .await?;
+        Ok(Sent { event, left_out })
     }
 
     /// Returns the event if an earlier attempt has sent it. The homeserver remembers a transaction

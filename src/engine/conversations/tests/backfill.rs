@@ -238,7 +238,7 @@ async fn group_with_bob() -> Talk {
 /// Synapse pushes what it refuses, such as an event of a person who is banned that their server
 /// dates to before the ban.
 #[tokio::test]
-async fn a_join_that_the_room_does_not_know_of_lets_nobody_in() {
+async fn a_membership_that_the_room_does_not_know_of_changes_nothing() {
     let mut it = group_with_bob().await;
     let bob = testing::person("@bob:far.example").clone();
     let is_here = |it: &Talk| {
@@ -248,10 +248,26 @@ async fn a_join_that_the_room_does_not_know_of_lets_nobody_in() {
     let bobs = EventFactory::room(&origin()).sender(bob.as_str());
     let alice = user_id!("@alice:hs.test");
     it.fake.add_room(&origin(), &[alice, &sam(), &bob]);
+    // Somebody removes him who no longer may: the homeserver pushes it, and he stays.
+    let far = EventFactory::room(&origin()).sender("@mallory:far.example");
+    let mut refused = far.member(bob.as_str(), "leave");
+    refused["event_id"] = json!("$refused");
+    it.receive(&[refused]).await;
+    assert!(is_here(&it));
+    it.fake.put_into_rooms(&bob, &[], &[]);
     it.receive(&[bobs.member(bob.as_str(), "leave")]).await;
     assert!(!is_here(&it));
-    it.fake.put_into_rooms(&bob, &[], &[]);
     it.receive(&[bobs.member(bob.as_str(), "join")]).await;
+    assert!(!is_here(&it));
+    // One that the homeserver shows was true, and what he wrote meanwhile is passed on.
+    it.fake.put_history(origin().as_str(), Vec::new());
+    let mut shown = bobs.member(bob.as_str(), "join");
+    shown["event_id"] = json!("$shown");
+    it.receive(&[shown]).await;
+    assert!(is_here(&it));
+    let mut left = bobs.member(bob.as_str(), "leave");
+    left["event_id"] = json!("$left");
+    it.receive(&[left]).await;
     assert!(!is_here(&it));
     // He is invited again.
     it.fake.put_into_rooms(&bob, &[origin().as_str()], &[]);

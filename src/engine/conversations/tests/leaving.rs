@@ -1,7 +1,9 @@
 //! Ghosts of people who have gone, and whom nobody invites again.
 
 use super::*;
-use crate::engine::conversations::failures::not_delivered;
+use crate::engine::{
+    control_room::ControlEffect, conversations::failures::not_delivered, event::RoomEvent,
+};
 
 #[tokio::test]
 async fn nobody_is_invited_to_what_is_over() {
@@ -334,4 +336,104 @@ async fn the_other_side_is_told_when_the_homeserver_has_lost_the_origin() {
     let known = it.store.get::<Conversations>(&id()).unwrap().unwrap();
     assert!(known.ended);
     assert_eq!(it.notices(&portal()).len(), 1);
+}
+
+#[tokio::test]
+async fn a_tombstone_that_the_room_does_not_know_of_moves_nothing() {
+    let mut it = Talk::provisioned().await;
+    let alice = user_id!("@alice:hs.test");
+    it.fake.add_room(&origin(), &[alice, &sam()]);
+    let far = EventFactory::room(&origin()).sender("@mallory:far.example");
+    let content = json!({ "body": "gone", "replacement_room": "!new:far.example" });
+    let mut refused = far.event("m.room.tombstone", "$gone", content);
+    refused["state_key"] = json!("");
+    let json = refused.to_string();
+    let parsed = RoomEvent::parse(&json, Some(&origin())).unwrap();
+    let handled = it
+        .actor
+        .room
+        .handle_in_conversation(parsed, &json, Batch::new());
+    handled.await.unwrap();
+    assert!(
+        it.outbox(&origin()).is_empty(),
+        "{:?}",
+        it.outbox(&origin())
+    );
+}
+
+#[tokio::test]
+async fn nobodys_ghost_says_what_somebody_else_has_said() {
+    let mut it = Talk::provisioned().await;
+    let bobs = EventFactory::room(&origin()).sender("@bob:hs.test");
+    it.keep(&bobs.sent_at(NOW).encrypted("$bobs"));
+    let number = it.put_due(forward("$bobs", RoomRole::Portal(1), true));
+    it.carry_out(number).await;
+    let log = it.fake.log();
+    assert!(!log.iter().any(|line| line.contains("/send/")), "{log:?}");
+    let text = not_delivered(&talk()).to_owned();
+    assert_eq!(it.notices(&origin()), [Notice::NotForwarded { text }]);
+}
+
+/// The conversation has gone on in another room while this one is still being left.
+#[tokio::test]
+async fn who_writes_into_a_room_that_the_conversation_has_left_is_told() {
+    let mut moved = talk();
+    let new = room_id!("!new:hs.test").to_owned();
+    moved.origin = Some(new.clone());
+    let mut it = Talk::at(origin(), &moved).await;
+    let json = message("$late", NOW).to_string();
+    let parsed = RoomEvent::parse(&json, Some(&origin())).unwrap();
+    let handled = it
+        .actor
+        .room
+        .handle_in_conversation(parsed, &json, Batch::new());
+    handled.await.unwrap();
+    assert_eq!(it.notices(&new).len(), 1, "{:?}", it.outbox(&new));
+}
+
+#[tokio::test]
+async fn a_room_that_is_left_late_takes_nothing_from_the_one_that_follows_it() {
+    let mut it = Talk::provisioned().await;
+    let new = room_id!("!new:hs.test").to_owned();
+    it.put_due(Effect::LeaveRoom);
+    // Alice starts the chat again while the ghost is leaving.
+    let (engine, room) = (it.engine.clone(), new.clone());
+    let held = it.fake.hold("/leave", "");
+    let moving = async {
+        held.comes().await;
+        let earlier = Vec::new();
+        let replaced = Input::OriginReplaced { room, earlier };
+        let moved = engine.apply(&id(), &[replaced], Batch::new()).await;
+        moved.unwrap();
+        drop(held);
+    };
+    let (left, ()) = tokio::join!(it.actor.step(), moving);
+    left.unwrap();
+    let now = it.store.get::<Conversations>(&id()).unwrap().unwrap();
+    assert_eq!(now.origin, Some(new));
+}
+
+#[tokio::test]
+async fn a_ghost_that_was_sent_away_and_is_invited_again_comes_back_to_the_room_it_was_in() {
+    let mut it = Talk::provisioned().await;
+    it.fake.put_into_rooms(&sam(), &[], &[origin().as_str()]);
+    let machines = it.engine.machines().clone();
+    machines.expect_room(&sam(), &origin()).await.unwrap();
+    it.invite_arrives(&sam());
+    it.put_due(Effect::LeaveRoom);
+    it.actor.step().await.unwrap();
+    assert!(!it.asked_to_leave(), "that would decline the invite");
+    assert!(it.actor.room.record.conversation.is_none());
+    assert!(machines.expects_room(&sam(), &origin()).unwrap());
+}
+
+#[tokio::test]
+async fn the_bot_takes_nothing_with_it_that_waits_to_be_forwarded() {
+    let mut it = Talk::provisioned().await;
+    it.keep(&message("$waits", NOW));
+    let bot = testing::bot();
+    it.engine.machines().provision(&bot, "bot").await.unwrap();
+    let forget = ControlEffect::Forget;
+    it.actor.room.perform_control(1, &forget).await.unwrap();
+    assert!(it.is_kept("$waits"));
 }

@@ -290,6 +290,11 @@ async fn somebody_whose_keys_always_get_lost_holds_up_others_a_moment_and_then_n
 async fn a_silent_server_holds_up_a_room_once_in_ten_minutes() {
     let (mut it, _) = with_alice().await;
     let alice = Person::new(&it.fake, "@alice:silent.test").await;
+    let mut known = talk();
+    known.people[0].user = crate::ids::Person::new(alice.user().to_owned());
+    let mut batch = Batch::new();
+    batch.put::<Conversations>(&id(), &known).unwrap();
+    it.store.apply(batch).unwrap();
     it.fake.set_unreachable("silent.test", true);
     let (first, over) = it.hears(&alice, "one").await;
     assert!(!over, "it waits");
@@ -482,6 +487,27 @@ async fn with_kim() -> TwoPeople {
 }
 
 #[tokio::test]
+async fn a_group_is_told_once_a_day_who_cannot_read_along() {
+    let mut it = TwoPeople::begin(false).await;
+    let mut group = talk();
+    group.direct = false;
+    let mut batch = Batch::new();
+    batch.put::<Conversations>(&id(), &group).unwrap();
+    it.talk.store.apply(batch).unwrap();
+    for n in 1..=2 {
+        it.alice_says("hello").await;
+        it.go_on().await;
+        assert_eq!(it.talk.fake.sent(&portal()), n, "it is not held up");
+    }
+    let told = it.told_to_alice().await;
+    let told: Vec<_> = told
+        .iter()
+        .filter(|text| text.contains("can't read what is written here"))
+        .collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+}
+
+#[tokio::test]
 async fn an_owner_whose_server_does_not_answer_holds_up_nobody_else() {
     let mut it = with_kim().await;
     for n in 1..=3 {
@@ -505,7 +531,10 @@ async fn an_owner_whose_server_does_not_answer_holds_up_nobody_else() {
     assert!(it.talk.outbox(&origin()).is_empty());
     assert_eq!(it.talk.fake.sent(&portal()), 3);
     assert_eq!(it.talk.fake.sent(&kims()), 3);
-    assert_eq!(it.told_to_alice().await, [""; 0]);
+    // Kim has no device yet.
+    let told = it.told_to_alice().await;
+    let of_kim = |text: &String| text.starts_with("kim can't read what is written here");
+    assert!(told.iter().all(of_kim), "{told:?}");
 }
 
 #[tokio::test]
