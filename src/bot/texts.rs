@@ -10,6 +10,7 @@ use crate::{
     directory::{DirectoryError, DirectoryTransaction},
     handle::Handle,
     ids::Person,
+    permissions::Permission,
     text::fit_to_show,
 };
 
@@ -27,6 +28,9 @@ pub fn greeting(
         )
         .paragraph();
     let text = match handles.first() {
+        None if tx.settings().permissions.of(person) < Permission::Claim => {
+            text.and("On this server the admin decides who can have one. ")
+        }
         None => text
             .and("To get one, pick a name and write, for example, ")
             .code("claim sam")

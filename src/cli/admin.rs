@@ -5,12 +5,16 @@ use std::{io, path::Path};
 use ruma::{OwnedDeviceId, OwnedUserId};
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
+use url::Url;
 
 use super::CliError;
 use crate::{
+    directory::HandlePage,
     engine::{StampHistory, StorePart},
     matrix::install_crypto_provider,
-    server::{LastBackup, MarkStatus, ModuleStatus, SOCKET, Status},
+    server::{
+        HandleDetails, HandleQuery, LastBackup, MarkStatus, ModuleStatus, Reloaded, SOCKET, Status,
+    },
 };
 
 /// A running service, reached over its admin socket.
@@ -53,6 +57,39 @@ impl RunningService {
         self.get("status").await
     }
 
+    /// Returns a page of the handles.
+    pub async fn handles(&self, query: &HandleQuery) -> Result<HandlePage, CliError> {
+        let mut url = handles_url()?;
+        let filters = [
+            ("owner", query.owner.as_ref().map(ToString::to_string)),
+            ("server", query.server.clone()),
+            ("state", query.state.map(|state| state.as_str().to_owned())),
+            ("after", query.after.clone()),
+        ];
+        for (name, value) in filters {
+            if let Some(value) = value {
+                url.query_pairs_mut().append_pair(name, &value);
+            }
+        }
+        self.answer_to(self.http.get(url)).await
+    }
+
+    /// Returns what is known of a handle, which may be typed with its `@`.
+    pub async fn handle(&self, typed: &str) -> Result<HandleDetails, CliError> {
+        let name = typed.strip_prefix('@').unwrap_or(typed);
+        let mut url = handles_url()?;
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.push(name);
+        }
+        self.answer_to(self.http.get(url)).await
+    }
+
+    /// Lets the service read its configuration again.
+    pub async fn reload(&self) -> Result<Reloaded, CliError> {
+        self.answer_to(self.http.post("http://stonechat/v1/reload"))
+            .await
+    }
+
     /// Returns what the store consists of. The service reads every record for it.
     pub async fn store_parts(&self) -> Result<Vec<StorePart>, CliError> {
         self.get("sizes").await
@@ -85,8 +122,15 @@ impl RunningService {
     }
 
     async fn get<T: DeserializeOwned>(&self, what: &str) -> Result<T, CliError> {
-        let asked = self.http.get(format!("http://stonechat/v1/{what}"));
-        let answer = asked
+        self.answer_to(self.http.get(format!("http://stonechat/v1/{what}")))
+            .await
+    }
+
+    async fn answer_to<T: DeserializeOwned>(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> Result<T, CliError> {
+        let answer = request
             .send()
             .await
             .map_err(|error| connection_lost(&error))?;
@@ -128,6 +172,10 @@ impl RunningService {
             None => connection_lost(error),
         }
     }
+}
+
+fn handles_url() -> Result<Url, CliError> {
+    Url::parse("http://stonechat/v1/handles").map_err(|error| connection_lost(&error))
 }
 
 fn connection_lost(error: &dyn std::error::Error) -> CliError {

@@ -14,6 +14,7 @@ use crate::{
     handle::{HandleRules, ReservedNames},
     introduction::Rules,
     matrix::Homeserver,
+    permissions::CurrentPermissions,
     store::Store,
 };
 
@@ -23,6 +24,7 @@ const BOT_NAME: &str = "Stonechat";
 /// Builds the engine. It accepts transactions at once; [`Engine::start`] makes it process them.
 pub(super) fn build_engine(
     setup: &Setup,
+    permissions: CurrentPermissions,
     store: Store,
     stores: GhostStores,
     homeserver: Homeserver,
@@ -39,7 +41,7 @@ pub(super) fn build_engine(
     );
     let bot = setup.bot()?;
     let parts = Services {
-        directory: Directory::new(store.clone(), directory_settings(setup)),
+        directory: Directory::new(store.clone(), directory_settings(setup, permissions)),
         clock: Arc::new(SystemClock),
         rng: Mutex::new(StdRng::from_rng(&mut super::rng())),
         store,
@@ -84,13 +86,14 @@ fn introduction_rules(setup: &Setup) -> Rules {
     }
 }
 
-fn directory_settings(setup: &Setup) -> DirectorySettings {
+fn directory_settings(setup: &Setup, permissions: CurrentPermissions) -> DirectorySettings {
     let (handles, limits) = (&setup.config.handles, &setup.config.limits);
     DirectorySettings {
         rules: HandleRules {
             min: handles.min_length,
             max: handles.max_length,
         },
+        permissions,
         reserved: ReservedNames::new(&handles.reserved),
         handles_per_person: handles.max_per_person.try_into().unwrap_or(usize::MAX),
         claims_per_day: limits.claims_per_day,

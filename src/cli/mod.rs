@@ -14,11 +14,13 @@ mod checks;
 mod doctor;
 mod engine_setup;
 mod error;
+mod handle;
 mod init;
 mod logging;
 mod pings;
 mod printable;
 mod registration;
+mod reload;
 mod restore;
 pub mod run;
 mod service;
@@ -77,6 +79,10 @@ enum Command {
     Run,
     /// Show whether the running Stonechat is ready, and how much it has set aside.
     Status(status::ShowStatus),
+    /// List handles, and show who owns one and why it is frozen.
+    Handle(handle::HandleCommand),
+    /// Let changes of `permissions` in the configuration take effect in the running Stonechat.
+    Reload(reload::ReloadConfig),
     /// Write a backup of the database to a file, also while Stonechat is running.
     Backup(backup::Backup),
     /// Replace the database by a backup, while Stonechat is stopped.
@@ -108,6 +114,10 @@ pub fn main() -> ExitCode {
         Command::Doctor => block_on(doctor::run(&cli.config, environment)),
         Command::Run => block_on(run::run(&cli.config, environment)).map(|()| ExitCode::SUCCESS),
         Command::Status(status) => block_on(status.run(&cli.config, environment)),
+        Command::Handle(handle) => block_on(handle.run(&cli.config, environment)),
+        Command::Reload(reload) => {
+            block_on(reload.run(&cli.config, environment)).map(|()| ExitCode::SUCCESS)
+        }
         Command::Backup(backup) => {
             block_on(backup.run(&cli.config, environment)).map(|()| ExitCode::SUCCESS)
         }

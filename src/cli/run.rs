@@ -33,6 +33,7 @@ pub async fn run(config: &Path, environment: Environment<'_>) -> Result<(), CliE
         .map_err(CliError::Runtime)?;
     let listener = Listener::bind(setup.config.appservice.listen, Limits::default()).await?;
     let service = Service::open(setup.clone(), store)?;
+    service.reload().on_hangup().map_err(CliError::Runtime)?;
     let socket = AdminSocket::bind(&setup.data).await?;
     let (trigger, shutdown) = shutdown::channel();
     stop_on_signals(trigger).map_err(CliError::Runtime)?;

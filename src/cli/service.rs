@@ -6,13 +6,14 @@ use async_trait::async_trait;
 use ruma::{OwnedUserId, UserId};
 use tokio::sync::watch;
 
-use super::{CliError, checks::retry_pause, engine_setup};
+use super::{CliError, checks::retry_pause, engine_setup, reload::ConfigReload};
 use crate::{
     clock::SystemClock,
     config::Setup,
     crypto::store::GhostStores,
     engine::{Engine, StampHistory},
     matrix::{Homeserver, transaction::Transaction},
+    permissions::CurrentPermissions,
     server::{Admin, Appservice, AppserviceError, Health, SelfTest, ThirdPartyUser},
     shutdown::Shutdown,
     store::{Store, StoreFailure},
@@ -25,6 +26,7 @@ const ENGINE_WAIT: Duration = Duration::from_secs(45);
 /// The service without its servers.
 pub struct Service {
     setup: Setup,
+    permissions: CurrentPermissions,
     store: Store,
     stores: GhostStores,
     engine: watch::Sender<Option<Engine>>,
@@ -36,6 +38,7 @@ impl Service {
     pub fn open(setup: Setup, store: Store) -> Result<Self, CliError> {
         let stores = GhostStores::open(&store).map_err(|error| engine_error(&error))?;
         Ok(Self {
+            permissions: CurrentPermissions::new(setup.permissions()),
             setup,
             store,
             stores,
@@ -57,7 +60,13 @@ impl Service {
             health,
             self_test,
             clock: Arc::new(SystemClock),
+            reload: Arc::new(self.reload()),
         }
+    }
+
+    /// Returns what reads the configuration again.
+    pub fn reload(&self) -> ConfigReload {
+        ConfigReload::new(&self.setup, self.permissions.clone())
     }
 
     /// Returns what the store knows about its stamps.
@@ -76,12 +85,16 @@ impl Service {
         Arc::new(DeferredAppservice(self.engine.subscribe()))
     }
 
+    fn build_engine(&self, homeserver: Homeserver) -> Result<Engine, CliError> {
+        let (store, stores) = (self.store.clone(), self.stores.clone());
+        let permissions = self.permissions.clone();
+        engine_setup::build_engine(&self.setup, permissions, store, stores, homeserver)
+    }
+
     /// Accepts transactions without processing them, for `doctor`: they wait in the store for the
     /// next `run`.
     pub async fn accept_only(&self, homeserver: Homeserver) -> Result<(), CliError> {
-        let stores = self.stores.clone();
-        let engine =
-            engine_setup::build_engine(&self.setup, self.store.clone(), stores, homeserver)?;
+        let engine = self.build_engine(homeserver)?;
         // Stopped before it has started, so that no transaction makes it work.
         engine.stop().await.map_err(|error| engine_error(&error))?;
         self.engine.send_replace(Some(engine));
@@ -100,9 +113,7 @@ impl Service {
     /// Processes transactions until asked to stop. Returns once all work under way can be resumed
     /// from the store, and the store is durable.
     pub async fn run(self, homeserver: Homeserver, shutdown: Shutdown) -> Result<(), CliError> {
-        let stores = self.stores.clone();
-        let engine =
-            engine_setup::build_engine(&self.setup, self.store.clone(), stores, homeserver)?;
+        let engine = self.build_engine(homeserver)?;
         self.engine.send_replace(Some(engine.clone()));
         let mut tries = 0;
         loop {

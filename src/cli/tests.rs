@@ -39,7 +39,11 @@ impl Home {
             Command::Registration(write) => write.run(&cli.config),
             Command::Backup(backup) => block_on(backup.run(&cli.config, &no_environment)),
             Command::Restore(restore) => block_on(restore.run(&cli.config, &no_environment)),
-            Command::Doctor | Command::Run | Command::Status(_) => {
+            Command::Doctor
+            | Command::Run
+            | Command::Status(_)
+            | Command::Handle(_)
+            | Command::Reload(_) => {
                 unreachable!("not in these tests")
             }
         }

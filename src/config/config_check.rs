@@ -1,11 +1,14 @@
 //! Checks of the configuration: values that have the right type and still cannot work.
 
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use url::Url;
 
 use super::{Config, ConfigError};
-use crate::handle::{HANDLE_LENGTH_MAX, HANDLES_PER_ROOM_MAX};
+use crate::{
+    handle::{HANDLE_LENGTH_MAX, HANDLES_PER_ROOM_MAX},
+    permissions::{Grantee, Permission},
+};
 
 /// Maximum time that a ghost waits in a room for somebody.
 const WAIT_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -15,6 +18,7 @@ pub(super) fn check_config(path: &Path, config: &Config) -> Result<(), ConfigErr
     let check = ConfigCheck { path, config };
     check.homeserver_and_appservice()?;
     check.store()?;
+    check.permissions()?;
     check.handles()?;
     check.limits()?;
     check.introductions_and_rest()
@@ -59,6 +63,34 @@ impl ConfigCheck<'_> {
         self.at_least("store.cache_mib", cache_mib, 1)?;
         if cache_mib > 1 << 20 {
             self.refuse("store.cache_mib", "is more than a TiB", "write it in MiB")?;
+        }
+        Ok(())
+    }
+
+    fn permissions(&self) -> Result<(), ConfigError> {
+        let mut named = BTreeMap::new();
+        for (key, permission) in &self.config.permissions {
+            let grantee: Grantee = match key.parse() {
+                Ok(grantee) => grantee,
+                Err(error) => {
+                    let example = "write it like \"@alice:example.org\", \"example.org\" or \"*\"";
+                    return self.refuse("permissions", error.to_string(), example);
+                }
+            };
+            if *permission == Permission::Admin && grantee == Grantee::Everybody {
+                self.refuse(
+                    "permissions",
+                    "everybody would be an admin",
+                    "name the admins, each by their Matrix ID",
+                )?;
+            }
+            if let Some(other) = named.insert(grantee, key) {
+                self.refuse(
+                    "permissions",
+                    format!("\"{other}\" and \"{key}\" are the same"),
+                    "leave one of them out",
+                )?;
+            }
         }
         Ok(())
     }

@@ -33,7 +33,7 @@ pub use registration::{
     BOT_LOCALPART, CHECK_LOCALPART, Namespace, Namespaces, PROTOCOL, Registration,
     SENDER_LOCALPART, Tokens,
 };
-pub use sample::{SAMPLE_TOKENS_NOTE, sample_file, sample_registration};
+pub use sample::{SAMPLE_TOKENS_NOTE, changed_options, sample_file, sample_registration};
 pub use sections::{
     AppserviceSection, Config, CryptoSection, HandlesSection, HomeserverSection,
     IntroductionsSection, LimitsSection, LogFormat, LogLevel, LogSection, ModuleSection,

@@ -48,6 +48,8 @@ pub(super) const OPTIONS: &[(&str, &str)] = &[
     ("store.cache_mib", "Memory for its cache, in MiB."),
     ("store.key_file", "The file with the key that encrypts secrets in the database. Keep a copy apart from the backups: without the key they are useless, and with it they are readable."),
 
+    ("permissions", "What people may do, by Matrix ID, by server, or for everybody (\"*\"): none, reach (reach the owners of handles), claim (also have handles), or admin (which so far allows what claim does). The entry for the person holds before that for their server, and that before \"*\". What has no entry: people of this server claim, everybody else reaches. An example: {\"friends.org\": claim, \"@eve:example.org\": reach, \"*\": none}. A change takes effect with `stonechat reload`."),
+
     ("handles", "What a handle may look like and how many a person may hold."),
     ("handles.min_length", "The shortest handle, in characters."),
     ("handles.max_length", "The longest handle, in characters."),
@@ -116,7 +118,7 @@ pub fn sample_file(config: &Config) -> Result<String, ConfigError> {
             let _ = writeln!(out, "{indent}# {line}");
         }
         match value {
-            Value::Mapping(_) => {
+            Value::Mapping(_) if is_section(key) => {
                 let _ = writeln!(out, "{indent}{name}:");
             }
             value => {
@@ -128,6 +130,15 @@ pub fn sample_file(config: &Config) -> Result<String, ConfigError> {
         }
     }
     Ok(out)
+}
+
+/// Returns the options, in the order of the file, whose values differ. `path` is for the errors.
+pub fn changed_options(path: &Path, a: &Config, b: &Config) -> Result<Vec<String>, ConfigError> {
+    let (a, b) = (tree(path, a)?, tree(path, b)?);
+    let options = OPTIONS.iter().map(|(key, _)| *key);
+    let values = options.filter(|key| !is_section(key));
+    let changed = values.filter(|key| at(&a, key) != at(&b, key));
+    Ok(changed.map(str::to_owned).collect())
 }
 
 /// Returns the registration of the repository: like the one that `init` writes, but with tokens
@@ -145,6 +156,14 @@ pub(super) fn tree(path: &Path, config: &Config) -> Result<Value, ConfigError> {
         path: path.to_owned(),
         line: None,
         problem: error.to_string(),
+    })
+}
+
+/// Returns whether a key has options below it.
+fn is_section(key: &str) -> bool {
+    OPTIONS.iter().any(|(option, _)| {
+        let below = option.strip_prefix(key);
+        below.is_some_and(|rest| rest.starts_with('.'))
     })
 }
 

@@ -3,11 +3,16 @@
 //! A new option is a field with its default here and a line in the table of `sample.rs`. A test
 //! fails if one of them is missing.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use ruma::OwnedServerName;
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{self, MapAccess, Visitor},
+};
 use url::Url;
+
+use crate::permissions::Permission;
 
 /// The configuration file. Only `homeserver.url` and `homeserver.server_name` must be given.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,6 +32,9 @@ pub struct Config {
     /// The database.
     #[serde(default)]
     pub store: StoreSection,
+    /// What people may do, by Matrix ID, by server, or for everybody.
+    #[serde(default, deserialize_with = "read_permissions")]
+    pub permissions: BTreeMap<String, Permission>,
     /// What a handle may look like and how many a person may hold.
     #[serde(default)]
     pub handles: HandlesSection,
@@ -53,6 +61,41 @@ pub struct Config {
     pub log: LogSection,
 }
 
+/// Reads a map in which no key stands twice: of two permissions for one person, the wrong one could
+/// hold.
+fn read_permissions<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, Permission>, D::Error> {
+    struct OncePerKey;
+
+    impl<'de> Visitor<'de> for OncePerKey {
+        type Value = BTreeMap<String, Permission>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("Matrix IDs and servers, each with what it may do")
+        }
+
+        /// Nothing is written below the key.
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(BTreeMap::new())
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut read = BTreeMap::new();
+            while let Some((key, permission)) = map.next_entry::<String, _>()? {
+                if read.contains_key(&key) {
+                    let twice = format!("\"{key}\" stands here twice; remove one of the two");
+                    return Err(de::Error::custom(twice));
+                }
+                read.insert(key, permission);
+            }
+            Ok(read)
+        }
+    }
+
+    deserializer.deserialize_any(OncePerKey)
+}
+
 fn default_registration() -> PathBuf {
     PathBuf::from("../registration.yaml")
 }
@@ -70,6 +113,7 @@ impl Default for Config {
             registration: default_registration(),
             data: default_data(),
             store: StoreSection::default(),
+            permissions: BTreeMap::new(),
             handles: HandlesSection::default(),
             limits: LimitsSection::default(),
             introductions: IntroductionsSection::default(),

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ruma::{OwnedUserId, UserId};
+use ruma::{OwnedUserId, ServerName, UserId};
 use secrecy::SecretString;
 
 use super::{
@@ -14,6 +14,7 @@ use super::{
     secrets::{self, Environment},
     yaml,
 };
+use crate::permissions::Permissions;
 
 impl Config {
     /// Reads a configuration file and checks its values.
@@ -79,6 +80,19 @@ impl Setup {
             config_path: path.to_owned(),
             registration_path,
         })
+    }
+
+    /// Returns what people may do.
+    pub fn permissions(&self) -> Permissions {
+        self.permissions_on(&self.config.homeserver.server_name)
+    }
+
+    /// Returns what people may do on a server of this name.
+    pub fn permissions_on(&self, server: &ServerName) -> Permissions {
+        let written = self.config.permissions.iter();
+        // Each key was checked when the file was read.
+        let known = written.filter_map(|(key, may)| Some((key.parse().ok()?, *may)));
+        Permissions::new(server, known)
     }
 
     /// Returns the bot's Matrix ID.

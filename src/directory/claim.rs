@@ -10,6 +10,7 @@ use crate::{
     clock::Timestamp,
     handle::Handle,
     ids::{Person, host_of},
+    permissions::Permission,
 };
 
 /// Limit on the notices to an owner that somebody tried to claim a handle that looks like theirs.
@@ -41,6 +42,8 @@ struct ClaimFacts<'a> {
     by: ClaimedBy,
     now: Timestamp,
     reserved: bool,
+    /// Whether the admin lets the claimer have handles.
+    is_permitted: bool,
     /// The record of the claimed handle.
     record: Option<HandleRecord>,
     /// The record of another handle that looks like it.
@@ -74,6 +77,9 @@ fn decide(facts: ClaimFacts<'_>) -> Result<Claim, DirectoryError> {
         return Err(DirectoryError::AlreadyYours(record.handle.clone()));
     }
     let free_choice = facts.by == ClaimedBy::Person;
+    if free_choice && !facts.is_permitted {
+        return Err(DirectoryError::NotPermitted);
+    }
     if free_choice && !facts.within_limit {
         return Err(DirectoryError::TooManyClaims);
     }
@@ -180,6 +186,7 @@ impl DirectoryTransaction<'_> {
             by,
             now,
             reserved: settings.reserved.contains(handle),
+            is_permitted: settings.permissions.of(claimer) >= Permission::Claim,
             last_generation: self.get::<Generations>(&handle.key().to_owned())?,
             held: self.handles_of(claimer)?.len(),
             may_hold: settings.handles_per_person,

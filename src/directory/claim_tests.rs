@@ -51,6 +51,7 @@ fn fresh(handle: &Handle) -> ClaimFacts<'_> {
         by: ClaimedBy::Person,
         now: NOW,
         reserved: false,
+        is_permitted: true,
         record: None,
         lookalike: None,
         last_generation: None,
@@ -159,6 +160,23 @@ fn a_claim_goes_through_or_is_refused_for_its_reason() {
                 ..fresh(&wanted)
             },
             claimed(5),
+        ),
+        (
+            "the admin does not let them have handles",
+            ClaimFacts {
+                is_permitted: false,
+                ..fresh(&wanted)
+            },
+            said("you can't have a handle here; ask the admin of this server for one"),
+        ),
+        (
+            "the admin gives it to somebody who may not claim",
+            ClaimFacts {
+                is_permitted: false,
+                by: ClaimedBy::Admin,
+                ..fresh(&wanted)
+            },
+            claimed(1),
         ),
         (
             "it is reserved",

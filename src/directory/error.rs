@@ -17,6 +17,9 @@ pub enum DirectoryError {
     /// The name cannot be a handle here.
     #[error(transparent)]
     Syntax(#[from] HandleError),
+    /// The admin does not let the person have handles.
+    #[error("you can't have a handle here; ask the admin of this server for one")]
+    NotPermitted,
     /// Nobody may claim the handle.
     #[error("{0} is reserved, so nobody can claim it")]
     Reserved(Handle),

@@ -39,6 +39,7 @@ mod contacts;
 mod error;
 mod expiry;
 mod limits;
+mod listing;
 mod options;
 mod pairs;
 mod prepaid;
@@ -71,6 +72,7 @@ pub use self::{
     claim::ClaimedBy,
     error::DirectoryError,
     limits::CommandCount,
+    listing::{HandleFilter, HandlePage, HandleSummary, StateFilter, list_handles, show_handle},
     options::ModeSet,
     pairs::PairAdvice,
     record::{

@@ -38,7 +38,7 @@ async fn directory(limit: u32) -> Directory {
         (person("@far:elsewhere.org"), "far"),
         (alice(), "alice"),
     ] {
-        tx.claim(owner, &handle(name), ClaimedBy::Person, NOW)
+        tx.claim(owner, &handle(name), ClaimedBy::Admin, NOW)
             .unwrap();
     }
     tx.commit().await.unwrap();

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     ids::Person,
+    permissions::Permission,
     store::{self, StoreError},
 };
 
@@ -75,7 +76,9 @@ fn facts(
     query: &ReachQuery<'_>,
     within_limits: bool,
 ) -> Result<ReachFacts, StoreError> {
+    let may = directory.settings().permissions.of(query.asker);
     let mut facts = ReachFacts {
+        is_barred: may < Permission::Reach,
         within_limits,
         ..ReachFacts::default()
     };

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use ruma::OwnedServerName;
 
-use crate::handle::{HandleRules, ReservedNames};
+use crate::{
+    handle::{HandleRules, ReservedNames},
+    permissions::{CurrentPermissions, Permissions},
+};
 
 /// The time over which the limits hold.
 pub const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -23,6 +26,8 @@ pub struct DirectorySettings {
     pub server_name: OwnedServerName,
     /// The rules for handles that are claimed.
     pub rules: HandleRules,
+    /// What people may do.
+    pub permissions: CurrentPermissions,
     /// Names that nobody may claim.
     pub reserved: ReservedNames,
     /// Maximum number of handles that a person may hold at a time.
@@ -57,8 +62,10 @@ pub struct DirectorySettings {
 impl DirectorySettings {
     /// Returns the defaults for this homeserver.
     pub fn new(server_name: OwnedServerName) -> Self {
+        let permissions = Permissions::new(&server_name, []);
         DirectorySettings {
             server_name,
+            permissions: CurrentPermissions::new(permissions),
             rules: HandleRules::default(),
             reserved: ReservedNames::default(),
             handles_per_person: 5,

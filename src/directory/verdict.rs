@@ -74,6 +74,7 @@ pub struct OpaqueReason(RefusalReason);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RefusalReason {
+    Barred,
     Blocked,
     Policy,
     Limited,
@@ -89,6 +90,7 @@ impl OpaqueReason {
     /// Returns the value of the metrics' label.
     pub fn metric_label(self) -> &'static str {
         match self.0 {
+            RefusalReason::Barred => "barred",
             RefusalReason::Blocked => "blocked",
             RefusalReason::Policy => "policy",
             RefusalReason::Limited => "limited",
@@ -120,6 +122,8 @@ pub(super) struct ReachFacts {
     pub record: Option<HandleRecord>,
     /// Whether the owner has blocked the asker on this handle or on all.
     pub blocked: bool,
+    /// Whether the admin lets the asker reach nobody.
+    pub is_barred: bool,
     /// Whether the asker and the asker's server are within their limits.
     pub within_limits: bool,
     /// Whether the asker owns an active handle here.
@@ -147,6 +151,9 @@ pub(super) fn decide(asker: &Person, facts: &ReachFacts) -> Verdict {
         return Verdict::OwnHandle {
             generation: record.generation,
         };
+    }
+    if facts.is_barred {
+        return not_now(RefusalReason::Barred);
     }
     if !facts.within_limits {
         return not_now(RefusalReason::Limited);

@@ -11,7 +11,7 @@ use crate::{
     ids::Ghost,
     introduction::Reason,
     matrix::{Actor, Fate, MatrixError},
-    store::{Batch, StoreError},
+    store::{Batch, Store, StoreError},
 };
 
 /// Maximum number of changed ghosts that are listed by name after a restore.
@@ -20,6 +20,15 @@ const CHANGED_MAX: usize = 1000;
 /// Returns whether an error of a machine means that a ghost is no longer ours.
 pub(in crate::engine) fn is_foreign(error: &EngineError) -> bool {
     matches!(error, EngineError::Crypto(CryptoError::Foreign { .. }))
+}
+
+/// Returns how the ghost of a handle differed from the backup from which the service was restored, in
+/// words for the admin.
+pub fn change_since_backup(store: &Store, handle: &Handle) -> Result<Option<String>, StoreError> {
+    let record = store.get::<RestoreProgress>(&0)?.unwrap_or_default();
+    let localpart = handle.ghost_localpart();
+    let mut changed = record.changed.into_iter();
+    Ok(changed.find_map(|(ghost, how)| (ghost.localpart() == localpart).then_some(how)))
 }
 
 impl Engine {

@@ -130,6 +130,7 @@ use crate::{
 
 pub use control_rooms::tasks::owed_ghosts;
 pub use error::EngineError;
+pub use ghosts::change_since_backup;
 pub use inbox::dead_letters::count_dead_letters;
 pub use maintenance::{
     restore::NOT_IN_BACKUPS,

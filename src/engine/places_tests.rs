@@ -214,7 +214,7 @@ async fn an_owner_whose_server_is_silent_holds_up_no_other_owner_in_the_room() {
     let kim = owned_user_id!("@_dm_kim:hs.test");
     let handle = Handle::parse("kim", &HandleRules::default()).unwrap();
     let mut tx = engine.directory().begin().await;
-    let (owner, by) = (testing::person("@kim:far.org"), ClaimedBy::Person);
+    let (owner, by) = (testing::person("@kim:far.org"), ClaimedBy::Admin);
     tx.claim(owner, &handle, by, engine.now()).unwrap();
     tx.commit().await.unwrap();
     engine.machines().provision(&kim, "Kim").await.unwrap();

@@ -12,6 +12,9 @@
 //! | `GET /v1/sizes` | a list of [`StorePart`](crate::engine::StorePart): what the store consists of; 409 while another is made |
 //! | `GET /v1/stamps` | [`StampHistory`] |
 //! | `GET /v1/pushed/{mark}` | [`MarkStatus`]: whether the homeserver pushed a mark of `doctor` |
+//! | `GET /v1/handles` | [`HandlePage`](crate::directory::HandlePage): a page of the handles, with the parameters of [`HandleQuery`](super::HandleQuery) |
+//! | `GET /v1/handles/{handle}` | [`HandleDetails`](super::HandleDetails); 404 with words if nobody holds it |
+//! | `POST /v1/reload` | [`Reloaded`]; 422 with words if the configuration is refused |
 //! | `GET /v1/reports/{after}` | [`ModuleStatus`]: what the module in the homeserver reported |
 //!
 //! A new command gets a new route in [`admin_router`].
@@ -32,7 +35,7 @@ use axum::{
     extract::{DefaultBodyLimit, Path as PathPart, State},
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use ruma::{OwnedDeviceId, OwnedUserId};
 use serde::{Deserialize, Serialize};
@@ -43,7 +46,8 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    Health, Limits, MarkStatus, ModuleStatus, SelfTest, ServerError, connections::Connections,
+    Health, Limits, MarkStatus, ModuleStatus, SelfTest, ServerError, admin_answer::answer,
+    admin_handles::handle_routes, connections::Connections,
 };
 use crate::{
     clock::Clock,
@@ -136,6 +140,23 @@ pub struct Admin {
     pub self_test: SelfTest,
     /// The clock.
     pub clock: Arc<dyn Clock>,
+    /// What reads the configuration again.
+    pub reload: Arc<dyn Reload>,
+}
+
+/// Something that reads the configuration again and lets what may change take effect.
+pub trait Reload: std::fmt::Debug + Send + Sync {
+    /// Reads it. The error says in words why it is refused; then nothing has changed.
+    fn reload(&self) -> Result<Reloaded, String>;
+}
+
+/// What came of reading the configuration again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// Whether other permissions hold than before.
+    pub permissions_changed: bool,
+    /// The options that have changed since the start and take effect at the next one.
+    pub need_restart: Vec<String>,
 }
 
 impl Admin {
@@ -188,6 +209,7 @@ struct AdminState {
 
 /// Returns the API of the admin socket.
 pub fn admin_router(admin: Admin) -> Router {
+    let handles = handle_routes(admin.store.clone());
     let state = Arc::new(AdminState {
         admin,
         backup_slot: Arc::new(Semaphore::new(1)),
@@ -203,20 +225,14 @@ pub fn admin_router(admin: Admin) -> Router {
         .route("/v1/stamps", get(get_stamps))
         .route("/v1/pushed/{mark}", get(get_mark_status))
         .route("/v1/reports/{after}", get(get_module_status))
-        .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
+        .route("/v1/reload", post(post_reload))
         .with_state(state)
+        .merge(handles)
+        .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
 }
 
 async fn get_status(State(state): State<Arc<AdminState>>) -> Response {
     answer(read_status(&state.admin))
-}
-
-/// Returns what was read from the store, or why it could not be read.
-fn answer(read: Result<impl Serialize, StoreError>) -> Response {
-    match read {
-        Ok(read) => Json(read).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
-    }
 }
 
 fn read_status(admin: &Admin) -> Result<Status, StoreError> {
@@ -265,6 +281,13 @@ async fn get_module_status(
     PathPart(after): PathPart<u64>,
 ) -> Json<ModuleStatus> {
     Json(state.admin.self_test.module().next_status(after).await)
+}
+
+async fn post_reload(State(state): State<Arc<AdminState>>) -> Response {
+    match state.admin.reload.reload() {
+        Ok(reloaded) => Json(reloaded).into_response(),
+        Err(problem) => (StatusCode::UNPROCESSABLE_ENTITY, problem).into_response(),
+    }
 }
 
 async fn get_last_backup(State(state): State<Arc<AdminState>>) -> Json<LastBackup> {

@@ -16,6 +16,8 @@
 //! | `GET /health/live` | ours: 200 as long as the process runs |
 
 mod admin;
+mod admin_answer;
+mod admin_handles;
 mod appservice;
 mod auth;
 mod connections;
@@ -42,7 +44,8 @@ use axum::{
 use governor::DefaultDirectRateLimiter;
 use tokio::sync::Semaphore;
 
-pub use admin::{Admin, AdminSocket, LastBackup, SOCKET, Status, admin_router};
+pub use admin::{Admin, AdminSocket, LastBackup, Reload, Reloaded, SOCKET, Status, admin_router};
+pub use admin_handles::{HandleDetails, HandleQuery};
 pub use appservice::{Appservice, AppserviceError, ThirdPartyUser};
 pub use auth::Token;
 pub use connections::Limits;

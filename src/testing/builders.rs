@@ -8,8 +8,10 @@ use ruma::{OwnedUserId, RoomId, owned_user_id};
 use super::NOW;
 use crate::{
     conversation::{Conversation, Home, Participant, Secret},
+    directory::DirectorySettings,
     ids::{ConversationId, Ghost, Person},
     introduction::{Admission, Introduction, Invite},
+    permissions::{Grantee, Permission, Permissions},
 };
 
 /// The person who writes first, in most tests.
@@ -69,4 +71,11 @@ pub(crate) fn introduction(
         },
     };
     Introduction::found(room, ghost, invite, NOW)
+}
+
+/// Lets people of other servers claim handles, which they may not by default.
+pub(crate) fn let_everybody_claim(settings: &mut DirectorySettings) {
+    let written = (Grantee::Everybody, Permission::Claim);
+    let permissions = Permissions::new(&settings.server_name, [written]);
+    settings.permissions.replace(permissions);
 }

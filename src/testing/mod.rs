@@ -10,7 +10,9 @@ mod events;
 mod peers;
 
 pub(crate) use appservice::{FakeAppservice, RecordedTransaction};
-pub(crate) use builders::{alice, conversation, introduction, participant, person};
+pub(crate) use builders::{
+    alice, conversation, introduction, let_everybody_claim, participant, person,
+};
 pub(crate) use conversation::{ConversationBuilder, ParticipantBuilder};
 pub(crate) use engine::{NOW, TestEngine, bot, engine};
 pub(crate) use events::EventFactory;

@@ -96,7 +96,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
     let scope = match (scope, handles.as_slice()) {
         (Some(scope), _) => scope,
         (None, [only]) => BlockScope::Handle(only.handle.clone()),
-        (None, []) => return Err(CommandError::Refused(no_handle_text())),
+        (None, []) => return Err(CommandError::Refused(no_handle_text(context.may_claim()))),
         (None, [first, ..]) => {
             return Err(CommandError::Refused(
                 NoticeText::new("You have ")

@@ -17,7 +17,7 @@ pub(super) const COMMAND: Command = Command {
 fn run(context: &mut CommandContext<'_, '_>, _: &[&str]) -> Result<Answer, CommandError> {
     let handles = context.handles()?;
     if handles.is_empty() {
-        return Ok(no_handle_text().into());
+        return Ok(no_handle_text(context.may_claim()).into());
     }
     let most = context.tx.settings().handles_per_person;
     let lines = handles.iter().map(|record| {

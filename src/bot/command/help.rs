@@ -26,7 +26,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
     }
     let person = context.person_state()?;
     let text = if person.handles.is_empty() {
-        no_handle_text()
+        no_handle_text(context.may_claim())
     } else {
         NoticeText::new("What you can write to me:")
     };

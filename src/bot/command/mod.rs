@@ -30,6 +30,7 @@ use crate::{
     directory::{DirectoryError, DirectoryTransaction, HandleRecord},
     handle::{Handle, HandleError, HandleRules, Typed},
     ids::{Ghost, Person},
+    permissions::Permission,
 };
 
 /// All commands, in the order in which `help` shows them.
@@ -197,13 +198,19 @@ impl CommandContext<'_, '_> {
     pub fn person_state(&self) -> Result<PersonState, CommandError> {
         let handles = self.handles()?;
         Ok(PersonState {
-            can_claim_more: handles.len() < self.tx.settings().handles_per_person,
+            can_claim_more: self.may_claim()
+                && handles.len() < self.tx.settings().handles_per_person,
             has_blocks: !self.tx.blocks_of(self.person)?.is_empty(),
             has_requests: !self.tx.requests_of(self.person)?.is_empty(),
             can_mask: self.tx.settings().capabilities.masked,
             has_confirmation: confirmation::current(self.tx, self.person, self.now)?.is_some(),
             handles,
         })
+    }
+
+    /// Returns whether the admin lets the person have handles.
+    pub fn may_claim(&self) -> bool {
+        self.tx.settings().permissions.of(self.person) >= Permission::Claim
     }
 
     /// Returns the handles of the person.
@@ -242,7 +249,7 @@ impl CommandContext<'_, '_> {
             return Ok((record.clone(), rest));
         }
         match (handles.as_slice(), words) {
-            ([], _) => Err(CommandError::Refused(no_handle_text())),
+            ([], _) => Err(CommandError::Refused(no_handle_text(self.may_claim()))),
             ([only], []) => Ok((only.clone(), words)),
             ([only], [first, ..]) if is_value(&first.to_lowercase()) => Ok((only.clone(), words)),
             (_, [first, ..]) if !is_value(&first.to_lowercase()) => {
@@ -274,8 +281,12 @@ fn ghost_at(handle: &Handle, server: &ServerName) -> Result<Ghost, CommandError>
     ghost.ok_or_else(|| HandleError::NotAHandle.into())
 }
 
-/// Returns a text that tells a person without a handle how to get one.
-fn no_handle_text() -> NoticeText {
+/// Returns what somebody without a handle is told, and how they get one if they can.
+fn no_handle_text(may_claim: bool) -> NoticeText {
+    if !may_claim {
+        let text = "You don't have a handle. On this server the admin decides who can have one.";
+        return NoticeText::new(text);
+    }
     NoticeText::new("You don't have a handle yet. To get one, pick a name and write, for example, ")
         .code("claim sam")
         .and(".")

@@ -19,7 +19,7 @@ fn run(context: &mut CommandContext<'_, '_>, _: &[&str]) -> Result<Answer, Comma
         .name(context.person.as_str())
         .and(". ");
     let text = if handles.is_empty() {
-        text.append(no_handle_text())
+        text.append(no_handle_text(context.may_claim()))
     } else {
         text.and("You have ")
             .append(handle_names(&handles))

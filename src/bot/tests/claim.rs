@@ -3,6 +3,7 @@
 use assert_matches::assert_matches;
 
 use super::*;
+use crate::{permissions::Permissions, testing::let_everybody_claim};
 
 #[tokio::test]
 async fn somebody_comes_claims_and_is_told_what_follows() {
@@ -125,8 +126,39 @@ async fn what_cannot_be_claimed_is_refused_with_the_next_step() {
 }
 
 #[tokio::test]
+async fn a_person_whom_the_admin_gives_no_handle_reads_so_and_is_offered_none() {
+    let mut talk = Talk::new();
+    let bob = person("@bob:far.org");
+    assert_eq!(
+        talk.ask(bob, "claim bob").await,
+        "You can't have a handle here; ask the admin of this server for one."
+    );
+    for asked in ["help", "handles", "whoami", "mode masked"] {
+        let said = talk.ask(bob, asked).await;
+        assert!(
+            said.contains("the admin decides who can have one"),
+            "{said}"
+        );
+        assert!(!said.contains("claim"), "{said}");
+    }
+    // They are let in, and with that they are offered one.
+    let mut settings = talk.directory.settings().clone();
+    let_everybody_claim(&mut settings);
+    assert!(talk.ask(bob, "help").await.contains("`claim sam`"));
+    assert!(talk.ask(bob, "claim bob").await.contains("is yours"));
+    // The handle that they have stays theirs.
+    let own = Permissions::new(&settings.server_name, []);
+    settings.permissions.replace(own);
+    assert!(talk.ask(bob, "handles").await.contains("@bob"));
+    assert!(talk.ask(bob, "policy bob nobody").await.contains("@bob"));
+}
+
+#[tokio::test]
 async fn a_person_whose_server_is_at_its_limit_reads_what_to_do() {
-    let mut talk = Talk::with(|settings| settings.claims_per_server = 1);
+    let mut talk = Talk::with(|settings| {
+        settings.claims_per_server = 1;
+        let_everybody_claim(settings);
+    });
     let (one, other) = (person("@p1:far.org"), person("@p2:far.org"));
     assert!(talk.ask(one, "claim grab").await.contains("is yours"));
     assert_eq!(

@@ -15,8 +15,10 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
+    cli::reload::ConfigReload,
     cli::{admin::RunningService, run::server_options, tests::Home},
     engine::{Stamp, StampHistory},
+    permissions::CurrentPermissions,
     server::{Admin, AdminSocket, Health, Limits, Listener, SelfTest},
     shutdown,
     testing::FakeAppservice,
@@ -219,6 +221,10 @@ impl Both {
             health: Health::default(),
             self_test: self_test.clone(),
             clock: Arc::new(crate::clock::SystemClock),
+            reload: Arc::new(ConfigReload::new(
+                &setup,
+                CurrentPermissions::new(setup.permissions()),
+            )),
         };
         let socket = AdminSocket::bind(folder.path()).await.unwrap();
         let options = server_options(&setup, self_test, Health::default());

@@ -1,6 +1,7 @@
 //! Reading the configuration file, and values that are refused.
 
 use super::*;
+use crate::permissions::Permission;
 
 #[test]
 fn the_two_required_keys_are_enough() {
@@ -157,4 +158,47 @@ fn a_value_that_is_too_little_is_refused_with_the_least_that_works() {
     let error = refused(&format!("{MINIMAL}introductions: {{room_members: 2}}"));
     assert!(error.ends_with("2 is too little; use 3 or more"), "{error}");
     assert!(parse(&format!("{MINIMAL}introductions: {{room_members: 3}}")).is_ok());
+}
+
+#[test]
+fn permissions_are_read_by_person_server_and_for_everybody() {
+    let text = format!(
+        "{MINIMAL}permissions:\n  '@root:example.org': admin\n  friends.org: claim\n  '*': none\n"
+    );
+    let config = parse(&text).unwrap();
+    let none = parse(&format!("{MINIMAL}permissions:\n")).unwrap();
+    assert_eq!(none, Config::default());
+    let keys: Vec<_> = config.permissions.keys().map(String::as_str).collect();
+    assert_eq!(keys, ["*", "@root:example.org", "friends.org"]);
+    for (written, why) in [
+        (
+            "'@root': admin",
+            "\"@root\" is neither a Matrix ID nor a server",
+        ),
+        (
+            "'https://a.org': reach",
+            "is neither a Matrix ID nor a server",
+        ),
+        ("'*': admin", "everybody would be an admin"),
+        ("a.org: claim\n  A.org: none", "are the same"),
+        ("a.org: owner", "unknown variant `owner`"),
+        ("a.org: claim\n  a.org: none", "\"a.org\" stands here twice"),
+    ] {
+        let error = refused(&format!("{MINIMAL}permissions:\n  {written}\n"));
+        assert!(
+            error.contains("permissions") && error.contains(why),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn what_differs_between_two_configurations_is_named_by_option() {
+    let path = Path::new("stonechat.yaml");
+    let (before, mut after) = (Config::default(), Config::default());
+    assert_eq!(changed_options(path, &before, &after).unwrap(), [""; 0]);
+    after.permissions.insert("*".to_owned(), Permission::None);
+    after.log.level = LogLevel::Debug;
+    let changed = changed_options(path, &before, &after).unwrap();
+    assert_eq!(changed, ["permissions", "log.level"]);
 }

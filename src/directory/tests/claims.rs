@@ -5,6 +5,7 @@ use std::time::Duration;
 use assert_matches::assert_matches;
 
 use super::*;
+use crate::testing::let_everybody_claim;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_many_who_claim_one_name_at_once_one_wins_and_the_others_are_told() {
@@ -123,7 +124,10 @@ async fn the_owner_is_told_of_look_alikes_but_not_without_end() {
 
 #[tokio::test]
 async fn the_people_of_another_server_claim_a_limited_number_of_handles_a_day() {
-    let directory = directory_with(|settings| settings.claims_per_server = 3);
+    let directory = directory_with(|settings| {
+        settings.claims_per_server = 3;
+        let_everybody_claim(settings);
+    });
     let claim_as = async |person: &str, name: &str, now| {
         let person = crate::testing::person(person);
         claim(&directory, person, name, now).await
@@ -157,7 +161,10 @@ async fn the_people_of_another_server_claim_a_limited_number_of_handles_a_day() 
 /// One wildcard record makes any number of servers.
 #[tokio::test]
 async fn the_people_of_all_other_servers_claim_a_limited_number_together() {
-    let directory = directory_with(|settings| settings.claims_per_server = 2);
+    let directory = directory_with(|settings| {
+        settings.claims_per_server = 2;
+        let_everybody_claim(settings);
+    });
     let claim_as = async |person: &str, name: &str, now| {
         let person = crate::testing::person(person);
         claim(&directory, person, name, now).await

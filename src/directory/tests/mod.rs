@@ -5,6 +5,7 @@ mod claims;
 mod contacts;
 mod expiry;
 mod limits;
+mod listing;
 mod options;
 mod pairs;
 mod reach;

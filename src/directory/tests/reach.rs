@@ -56,6 +56,11 @@ fn the_verdict_follows_the_policy() {
                     ..facts.clone()
                 };
                 assert_eq!(label(&decide(alice(), &blocked)), "blocked");
+                let barred = ReachFacts {
+                    is_barred: true,
+                    ..facts.clone()
+                };
+                assert_eq!(label(&decide(alice(), &barred)), "barred");
                 let limited = ReachFacts {
                     within_limits: false,
                     ..facts.clone()

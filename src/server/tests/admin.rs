@@ -3,19 +3,23 @@
 use std::{os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 
 use assert_matches::assert_matches;
+use ruma::server_name;
 use tokio::net::UnixListener;
 
 use crate::{
     clock::Timestamp,
     crypto::store::GhostStores,
+    directory::{ClaimedBy, Directory, DirectorySettings, FreezeReason, HandlePage},
     engine::StorePart,
+    handle::{Handle, HandleRules},
     matrix::install_crypto_provider,
     server::{
-        Admin, AdminSocket, Health, LastBackup, SOCKET, SelfTest, ServerError, Status, admin_router,
+        Admin, AdminSocket, HandleDetails, Health, LastBackup, Reload, Reloaded, SOCKET, SelfTest,
+        ServerError, Status, admin_router,
     },
     shutdown,
     store::{Store, StoreKey, StoreOptions},
-    testing::TestClock,
+    testing::{TestClock, let_everybody_claim, person},
 };
 
 fn client(folder: &Path) -> reqwest::Client {
@@ -33,6 +37,47 @@ fn admin(store: &Store) -> Admin {
         health: Health::default(),
         self_test: SelfTest::default(),
         clock: Arc::new(TestClock::at(1_795_376_395_000)),
+        reload: Arc::new(Reloads(Ok(Reloaded {
+            permissions_changed: true,
+            need_restart: vec!["log.level".to_owned()],
+        }))),
+    }
+}
+
+#[derive(Debug)]
+struct Reloads(Result<Reloaded, String>);
+
+impl Reload for Reloads {
+    fn reload(&self) -> Result<Reloaded, String> {
+        self.0.clone()
+    }
+}
+
+#[tokio::test]
+async fn a_reload_says_what_changed_or_why_the_configuration_is_refused() {
+    for refused in [None, Some("stonechat.yaml, line 3: no")] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut admin = admin(&Store::in_memory());
+        if let Some(why) = refused {
+            admin.reload = Arc::new(Reloads(Err(why.to_owned())));
+        }
+        let socket = AdminSocket::bind(folder.path()).await.unwrap();
+        let (trigger, stop) = shutdown::channel();
+        let serving = tokio::spawn(socket.serve(admin_router(admin), stop));
+        let asked = client(folder.path()).post("http://admin/v1/reload");
+        let answer = asked.send().await.unwrap();
+        match refused {
+            None => {
+                let reloaded: Reloaded = answer.json().await.unwrap();
+                assert_eq!(reloaded.need_restart, ["log.level"]);
+            }
+            Some(why) => {
+                assert_eq!(answer.status(), 422);
+                assert_eq!(answer.text().await.unwrap(), why);
+            }
+        }
+        trigger.pull();
+        serving.await.unwrap();
     }
 }
 
@@ -132,4 +177,63 @@ async fn a_second_backup_at_the_same_time_and_other_paths_are_refused() {
     }
     let unknown = http.get("http://admin/v1/nothing").send().await.unwrap();
     assert_eq!(unknown.status(), 404);
+}
+
+#[tokio::test]
+async fn handles_are_listed_by_owner_server_and_state_and_shown_one_by_one() {
+    let store = Store::in_memory();
+    let mut settings = DirectorySettings::new(server_name!("example.org").to_owned());
+    let_everybody_claim(&mut settings);
+    let directory = Directory::new(store.clone(), settings);
+    let mut tx = directory.begin().await;
+    let now = Timestamp(1_795_376_395_000);
+    for (owner, name) in [
+        ("@sam:example.org", "Sam"),
+        ("@sam:example.org", "heron"),
+        ("@bob:far.example:8448", "bob"),
+    ] {
+        let handle = Handle::parse(name, &HandleRules::default()).unwrap();
+        tx.claim(person(owner), &handle, ClaimedBy::Person, now)
+            .unwrap();
+    }
+    let heron = Handle::parse("heron", &HandleRules::default()).unwrap();
+    let note = "an impostor".to_owned();
+    tx.freeze(&heron, FreezeReason::Admin { note }, now)
+        .unwrap();
+    tx.commit().await.unwrap();
+
+    let folder = tempfile::tempdir().unwrap();
+    let socket = AdminSocket::bind(folder.path()).await.unwrap();
+    let (trigger, stop) = shutdown::channel();
+    let serving = tokio::spawn(socket.serve(admin_router(admin(&store)), stop));
+    let http = client(folder.path());
+    let listed = async |query: &str| -> Vec<String> {
+        let url = format!("http://admin/v1/handles{query}");
+        let answer = http.get(url).send().await.unwrap();
+        let page: HandlePage = answer.json().await.unwrap();
+        assert_eq!(page.next, None);
+        page.handles
+            .iter()
+            .map(|it| it.handle.to_string())
+            .collect()
+    };
+    assert_eq!(listed("").await, ["@bob", "@heron", "@Sam"]);
+    assert_eq!(listed("?owner=@sam:example.org").await, ["@heron", "@Sam"]);
+    assert_eq!(listed("?server=far.example").await, ["@bob"]);
+    assert_eq!(listed("?state=frozen&server=example.org").await, ["@heron"]);
+    assert_eq!(listed("?state=quarantined").await, [""; 0]);
+
+    let shown = http
+        .get("http://admin/v1/handles/HERON")
+        .send()
+        .await
+        .unwrap();
+    let shown: HandleDetails = shown.json().await.unwrap();
+    assert_eq!(shown.summary.frozen_since, Some(now));
+    for (name, status) in [("nobody", 404), ("no.handle", 400)] {
+        let url = format!("http://admin/v1/handles/{name}");
+        assert_eq!(http.get(url).send().await.unwrap().status(), status);
+    }
+    trigger.pull();
+    serving.await.unwrap();
 }

@@ -47,7 +47,7 @@ async fn a_request_that_could_not_be_shown_is_shown_later() {
 async fn request_to(handle: &str, owner: &ids::Person, house: &House) -> u32 {
     let parsed = Handle::parse(handle, &HandleRules::default()).unwrap();
     let (mut tx, now) = (house.engine.directory().begin().await, house.engine.now());
-    let record = tx.claim(owner, &parsed, ClaimedBy::Person, now).unwrap();
+    let record = tx.claim(owner, &parsed, ClaimedBy::Admin, now).unwrap();
     let request = Request {
         handle: record.handle,
         generation: record.generation,

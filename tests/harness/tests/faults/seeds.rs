@@ -17,6 +17,7 @@ use harness::{
     Service,
     fake::{Fake, Faults, Options, Outage, Restart, World},
 };
+use serde_json::json;
 use tokio::sync::watch;
 
 use crate::{
@@ -144,6 +145,7 @@ async fn whatever_fails_each_thing_said_arrives_once_or_its_sender_is_told() -> 
     };
     let service = quick()
         .set("introductions.wait_for_message", "10s")
+        .set("permissions", json!({ "*": "claim" }))
         .set("relay.wait_for_key", "3s");
     let mut world = World::start(options, service).await?;
     let began = Instant::now();

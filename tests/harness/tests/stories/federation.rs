@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use futures_util::future::try_join_all;
 use harness::{
-    Chat, Log, Person, Synapse, SynapseOptions, World, WorldOptions, checks,
+    Chat, Log, PATIENCE, Person, Synapse, SynapseOptions, World, WorldOptions, checks,
     synapse::federation::Authority, venv::Venv,
 };
 use ruma::OwnedUserId;
@@ -17,7 +17,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{masked::masks, told::quick};
+use crate::{control_room::answered, masked::masks, told::quick};
 
 const OPENING_LINE: &str = "hello from far away and across the water";
 const ANSWER: &str = "good to hear from you over there";
@@ -41,10 +41,40 @@ pub async fn two_servers_with(
 
 #[tokio::test]
 async fn an_owner_on_another_homeserver_is_reached_by_handle() -> Result<()> {
-    let (world, there) = two_servers(WorldOptions::default()).await?;
+    let (mut world, there) = two_servers(WorldOptions::default()).await?;
     let (alice, sam) = tokio::try_join!(world.person("alice"), Person::register(&there, "sam"))?;
     let control_room = world.control_room(&sam).await?;
+    let bot = world.bot()?;
+    answered(&control_room, &bot, "claim sam", "You can't have a handle").await?;
+    // The admin of our server lets people of that one have handles, and the service goes on.
+    let permissions = |of_there: &str| json!({ there.server_name(): of_there });
+    world.service.set("permissions", permissions("claim"))?;
+    let said = world.service.succeeds(&["reload"]).await?;
+    ensure!(said.contains("The new permissions hold now."), "{said}");
     world.claims(&sam, &control_room, "sam").await?;
+    let list = ["handle", "list", "--server", there.server_name(), "--json"];
+    let listed: serde_json::Value = serde_json::from_str(&world.service.succeeds(&list).await?)?;
+    ensure!(listed[0]["owner"] == sam.user_id.as_str(), "{listed}");
+    let shown = world.service.succeeds(&["handle", "show", "@sam"]).await?;
+    ensure!(shown.contains(sam.user_id.as_str()), "{shown}");
+    // With the right to claim goes no handle that somebody has.
+    world.service.set("permissions", permissions("reach"))?;
+    let service = world.service.process().context("it does not run")?;
+    service.signal("HUP")?;
+    let reloads = std::cell::Cell::new(0);
+    service
+        .line_where("that it was reloaded twice", PATIENCE, |line| {
+            reloads.update(|n| n + i32::from(line.contains("the configuration was read again")));
+            (reloads.get() == 2).then_some(())
+        })
+        .await?;
+    answered(
+        &control_room,
+        &bot,
+        "claim heron",
+        "You can't have a handle",
+    )
+    .await?;
     let ghost = world.ghost("sam")?;
 
     let chat = alice.starts_chat(&[&ghost]).await?;

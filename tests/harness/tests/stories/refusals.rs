@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use harness::{Chat, Person, PersonOptions, ServiceOptions, World, WorldOptions};
 use ruma::UserId;
+use serde_json::json;
 
 use crate::told::{LINE, Story, comes, confirms, ends_well, goodbye, quick, quoted, reason};
 
@@ -39,9 +40,10 @@ async fn declined(why: &'static str, asker: &Person, ghost: &UserId) -> Result<D
 }
 
 #[tokio::test]
-async fn refused_blocked_limited_and_unclaimed_look_alike() -> Result<()> {
+async fn refused_blocked_barred_limited_and_unclaimed_look_alike() -> Result<()> {
     let limited = ServiceOptions::default()
         .set("limits.new_conversations_per_sender", 2)
+        .set("permissions", json!({ "@erin:stone.test": "none" }))
         .set("introductions.linger", "1s");
     let world = World::start_with(WorldOptions {
         service: limited,
@@ -55,6 +57,7 @@ async fn refused_blocked_limited_and_unclaimed_look_alike() -> Result<()> {
     world.claims(&bob, &bobs_room, "rob").await?;
     let carol = world.person("carol").await?;
     let dave = world.person("dave").await?;
+    let erin = world.person("erin").await?;
     let (sams, kims) = (world.ghost("sam")?, world.ghost("kim")?);
 
     // A block covers every handle of the person blocked, whichever it names.
@@ -76,6 +79,7 @@ async fn refused_blocked_limited_and_unclaimed_look_alike() -> Result<()> {
     let all = [
         declined("blocked", &bob, &sams).await?,
         declined("policy", &carol, &kims).await?,
+        declined("not permitted", &erin, &sams).await?,
         declined("unclaimed", &dave, &nobodys).await?,
         declined("unclaimed again", &dave, &others).await?,
         declined("over the limit", &dave, &sams).await?,

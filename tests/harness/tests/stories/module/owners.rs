@@ -24,7 +24,10 @@ async fn with_the_module_an_owner_who_takes_no_invites_makes_nobodys_room_fail()
 #[tokio::test]
 async fn with_the_module_an_owner_on_another_homeserver_is_left_to_the_ghost_which_introduces()
 -> Result<()> {
-    let (world, there) = two_servers(with_module()).await?;
+    let mut options = with_module();
+    let everybody = json!({ "*": "claim" });
+    options.service = options.service.set("permissions", everybody);
+    let (world, there) = two_servers(options).await?;
     let (alice, sam) = tokio::try_join!(world.person("alice"), Person::register(&there, "sam"))?;
     let control_room = world.control_room(&sam).await?;
     world.claims(&sam, &control_room, "sam").await?;
