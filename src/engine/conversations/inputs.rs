@@ -294,7 +294,8 @@ impl Room {
             return Ok(true);
         };
         match self.room_state(ghost).await {
-            Ok(state) if !agrees(&state) => {}
+            // A ghost that was sent away sees the state of that time.
+            Ok(state) if state.membership(ghost) == "join" && !agrees(&state) => {}
             // A state that cannot be had must not cost a person who has come.
             _ => return Ok(true),
         }
