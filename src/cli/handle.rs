@@ -147,20 +147,12 @@ fn table_of(handles: &[HandleSummary]) -> Table {
         table.add_row([
             handle.handle.to_string(),
             Printable::whole(&handle.owner).to_string(),
-            state_of(handle.state).to_owned(),
+            handle.state.as_str().to_owned(),
             mode_of(handle).to_owned(),
             handle.claimed_at.to_string(),
         ]);
     }
     table
-}
-
-fn state_of(state: StateFilter) -> &'static str {
-    match state {
-        StateFilter::Active => "active",
-        StateFilter::Frozen => "frozen",
-        StateFilter::Quarantined => "released",
-    }
 }
 
 /// Returns the word by which the bot sets this mode.
