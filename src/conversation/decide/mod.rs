@@ -388,7 +388,8 @@ impl Transition {
         };
         let text = format!(
             "{} can't read what is written here at the moment: I can't encrypt it for any of their \
-             devices. What they miss stays unreadable for them.",
+             devices. They have to verify one, or their server has to answer again. What they miss \
+             stays unreadable for them: please send it once more then.",
             who.name
         );
         self.say_why_not(role, &text, &format!("cannot read {person} {day}"));
