@@ -18,6 +18,12 @@ use serde_json::Value;
 
 /// Keys lie where the allocator, or a struct of words, puts them.
 const STEP: usize = 8;
+/// Size of a page of memory. Most pages of an allocator were never touched.
+const PAGE: usize = 4096;
+/// Number of pages that are read at a time.
+const PAGES_AT_ONCE: usize = 256;
+/// Length of a private key.
+const KEY: usize = 32;
 
 #[tokio::test]
 async fn no_private_key_of_a_strict_handle_is_in_the_memory_of_the_service() -> Result<()> {
@@ -86,29 +92,41 @@ fn private_keys_in(id: u32, public: &HashSet<[u8; 32]>) -> Result<HashSet<[u8; 3
         }
         let (from, to) = range.split_once('-').context("no range")?;
         let (from, to) = (u64::from_str_radix(from, 16)?, u64::from_str_radix(to, 16)?);
-        memory.seek(SeekFrom::Start(from))?;
-        let mut part = vec![0; usize::try_from(to - from)?];
-        // What is mapped and was never touched, or is guarded, cannot be read.
-        if memory.read_exact(&mut part).is_err() {
-            continue;
-        }
-        for start in (0..part.len().saturating_sub(31)).step_by(STEP) {
-            let Ok(window) = <[u8; 32]>::try_from(&part[start..start + 32]) else {
-                continue;
-            };
-            if !looks_random(&window) || !tried.insert(window) {
+        for start in (from..to).step_by(PAGE * PAGES_AT_ONCE) {
+            // A key may begin on the last page of this part and end on the next one.
+            let end = to.min(start + (PAGE * PAGES_AT_ONCE + KEY) as u64);
+            let mut part = vec![0; usize::try_from(end - start)?];
+            memory.seek(SeekFrom::Start(start))?;
+            // What is guarded cannot be read.
+            if memory.read_exact(&mut part).is_err() {
                 continue;
             }
-            let curve = Curve25519PublicKey::from(&Curve25519SecretKey::from_slice(&window));
-            let signing = Ed25519SecretKey::from_slice(&window).public_key();
-            for key in [curve.to_bytes(), *signing.as_bytes()] {
-                if public.contains(&key) {
-                    found.insert(key);
+            for window in windows_of(&part).filter(looks_random) {
+                if !tried.insert(window) {
+                    continue;
+                }
+                let curve = Curve25519PublicKey::from(&Curve25519SecretKey::from_slice(&window));
+                let signing = Ed25519SecretKey::from_slice(&window).public_key();
+                for key in [curve.to_bytes(), *signing.as_bytes()] {
+                    if public.contains(&key) {
+                        found.insert(key);
+                    }
                 }
             }
         }
     }
     Ok(found)
+}
+
+/// Returns every place of this part of the memory at which a key could begin. None begins on a page of
+/// zeros.
+fn windows_of(part: &[u8]) -> impl Iterator<Item = [u8; KEY]> {
+    let touched = (0..part.len()).step_by(PAGE).filter(|page| {
+        let bytes = &part[*page..part.len().min(page + PAGE)];
+        *bytes != [0; PAGE][..bytes.len()]
+    });
+    let places = touched.flat_map(|page| (page..page + PAGE).step_by(STEP));
+    places.filter_map(|place| part.get(place..place + KEY)?.try_into().ok())
 }
 
 /// Of 32 random bytes fewer than 24 different ones, or three zeros, are as good as impossible;
