@@ -15,7 +15,7 @@
 //! | `messaging` | decrypts, encrypts and sends as one of our users; leaves rooms and forgets their keys |
 //! | `inbox` | accepts what the homeserver pushes or a sync brings: once, bounded, durable |
 //! | `room` | a room: its record, the writes of its decisions, and what its effects need |
-//! | `history`, `outage`, `places`, `bells`, `missing_users`, `users`, `waiting_redactions`, `lanes`, `sizes`, `copies`, `records`, `packs`, `control_room`, `event`, `failing`, `keyed`, `error` | a room's history; whether the homeserver is down; places for work that other servers can hold up; how an inbox is filled and its room woken; our users that the homeserver does not have; our users, as whom requests are made; the deletions among what waits in a room; whose effects are overtaken there; of what the store consists; which copies of events are known; what is on disk; records that hold many; where a control room stands; an event; how long an item has been failing; locks by key; errors |
+//! | `history`, `outage`, `places`, `bells`, `missing_users`, `users`, `waiting_redactions`, `lanes`, `sizes`, `copies`, `records`, `packs`, `control_room`, `event`, `failing`, `keyed`, `settings`, `error` | a room's history; whether the homeserver is down; places for work that other servers can hold up; how an inbox is filled and its room woken; our users that the homeserver does not have; our users, as whom requests are made; the deletions among what waits in a room; whose effects are overtaken there; of what the store consists; which copies of events are known; what is on disk; records that hold many; where a control room stands; an event; how long an item has been failing; locks by key; settings; errors |
 //!
 //! A folder or file uses those below it, and in its own row those behind it.
 //!
@@ -96,6 +96,7 @@ mod records;
 mod retention;
 mod retry;
 mod room;
+mod settings;
 mod sizes;
 mod users;
 mod waiting_redactions;
@@ -107,7 +108,6 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 use rand::rngs::StdRng;
@@ -123,7 +123,6 @@ use crate::{
     directory::Directory,
     handle::GHOST_PREFIX,
     ids::{ConversationId, Ghost, Person},
-    introduction::Rules,
     matrix::{Homeserver, Transaction},
     store::{Store, StoreError},
 };
@@ -136,60 +135,11 @@ pub use maintenance::{
     restore::NOT_IN_BACKUPS,
     stamp::{STAMP_TYPE, Stamp, StampHistory},
 };
+pub use settings::{ConversationSettings, EngineSettings};
 pub use sizes::{StorePart, store_parts};
 
 /// The table of control rooms, to count those in a backup.
 pub const CONTROL_ROOMS_TABLE: u8 = <records::ControlRooms as crate::store::Table>::ID;
-
-/// The configuration of the engine.
-#[derive(Clone, Debug)]
-pub struct EngineSettings {
-    /// Our homeserver's name.
-    pub server_name: OwnedServerName,
-    /// The bot.
-    pub bot: OwnedUserId,
-    /// The bot's display name.
-    pub bot_name: String,
-    /// The rules of introductions.
-    pub rules: Rules,
-    /// The settings of conversations with masked handles.
-    pub conversations: ConversationSettings,
-    /// Maximum number of introductions at the same time: of our own server's people, and again of
-    /// all others'. The rest wait.
-    pub joins_at_once: usize,
-    /// Whether every handle of this server is strict, so that nothing passes through us.
-    pub strict: bool,
-    /// Maximum number of ghosts that may be invited into one room.
-    pub handles_per_room: usize,
-    /// How often every ghost is reconciled.
-    pub reconcile_every: Duration,
-    /// Maximum number of ghosts that are reconciled per second.
-    pub reconcile_per_second: u32,
-}
-
-/// The settings of conversations with masked handles.
-#[derive(Clone, Debug)]
-pub struct ConversationSettings {
-    /// Whether a read receipt of the ghost shows that a message has reached the other room.
-    pub delivery_receipts: bool,
-    /// How long the event map remembers an event and its copies.
-    pub remember: Duration,
-    /// How long later messages wait for one whose key has not come.
-    pub wait_for_key: Duration,
-    /// Maximum size of a file from another homeserver that is passed on, in bytes.
-    pub media_bytes_max: u64,
-}
-
-impl Default for ConversationSettings {
-    fn default() -> Self {
-        Self {
-            delivery_receipts: true,
-            remember: Duration::from_secs(365 * 24 * 60 * 60),
-            wait_for_key: Duration::from_secs(60),
-            media_bytes_max: 100 << 20,
-        }
-    }
-}
 
 /// Maximum number of ghosts that sync at the same time.
 const SYNCS: usize = 4;
