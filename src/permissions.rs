@@ -22,8 +22,20 @@ pub enum Permission {
     Reach,
     /// Claim handles.
     Claim,
-    /// Act on the handles of others, once there are such acts.
+    /// Act on the handles of others, through the bot.
     Admin,
+}
+
+impl Permission {
+    /// Returns what somebody with it may do, behind "may".
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::None => "reach nobody",
+            Self::Reach => "reach people by their handles",
+            Self::Claim => "reach people by their handles and claim some",
+            Self::Admin => "reach people by their handles, claim some, and act as an admin",
+        }
+    }
 }
 
 /// Who has a permission: a key of `permissions` in the configuration.
@@ -37,6 +49,16 @@ pub enum Grantee {
     Server(OwnedServerName),
     /// A person: `@alice:example.org`.
     Person(OwnedUserId),
+}
+
+/// Returns a server's name in one spelling, with its port.
+pub fn in_lower_case(server: &ServerName) -> OwnedServerName {
+    let host = host_of(server);
+    let name = match server.port() {
+        Some(port) => format!("{host}:{port}"),
+        None => host,
+    };
+    ServerName::parse(name).unwrap_or_else(|_| server.to_owned())
 }
 
 /// Why a key names nobody.
@@ -57,10 +79,30 @@ impl FromStr for Grantee {
             return Ok(Self::Person(user));
         }
         let server = ServerName::parse(key).map_err(|_| wrong())?;
-        Ok(match server.port() {
-            Some(_) => Self::Server(server),
-            None => Self::Host(host_of(&server)),
-        })
+        Ok(Self::of_server(&server))
+    }
+}
+
+impl Grantee {
+    /// Returns the people of a server, whatever its port if it is named without one.
+    pub fn of_server(server: &ServerName) -> Self {
+        match server.port() {
+            Some(_) => Self::Server(in_lower_case(server)),
+            None => Self::Host(host_of(server)),
+        }
+    }
+}
+
+impl Serialize for Grantee {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Grantee {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let key = String::deserialize(deserializer)?;
+        key.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -88,7 +130,7 @@ impl Permissions {
     ) -> Self {
         let mut all = BTreeMap::from([
             (Grantee::Everybody, Permission::Reach),
-            (Grantee::Server(server.to_owned()), Permission::Claim),
+            (Grantee::Server(in_lower_case(server)), Permission::Claim),
         ]);
         for (grantee, permission) in written {
             // Our own people are those of this very server: another one may share its host.
@@ -96,7 +138,7 @@ impl Permissions {
             let own = matches!(&grantee, Grantee::Host(host) if is_own(host));
             all.insert(grantee, permission);
             if own {
-                all.insert(Grantee::Server(server.to_owned()), permission);
+                all.insert(Grantee::Server(in_lower_case(server)), permission);
             }
         }
         Self(all)
@@ -108,7 +150,7 @@ impl Permissions {
         let server = person.server_name();
         let keys = [
             Grantee::Person((**person).clone()),
-            Grantee::Server(server.to_owned()),
+            Grantee::Server(in_lower_case(server)),
             Grantee::Host(host_of(server)),
             Grantee::Everybody,
         ];

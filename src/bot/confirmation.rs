@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::NoticeText;
 use crate::{
     clock::Timestamp,
-    directory::{DirectoryError, DirectoryTransaction, Read},
+    directory::{DirectoryError, DirectoryTransaction, HandleAct, Read},
     handle::Handle,
     ids::Person,
     store::Table,
@@ -71,6 +71,17 @@ pub(super) enum Action {
         handle: Handle,
         /// The new name.
         name: String,
+    },
+    /// Do this to somebody's handle, if it has had no other owner since and the person is an admin.
+    ActOnHandle {
+        /// What is to be done.
+        act: HandleAct,
+        /// The handle.
+        handle: Handle,
+        /// The generation of the handle's owner.
+        generation: u32,
+        /// Why, in words for the owner; may be empty.
+        reason: String,
     },
 }
 

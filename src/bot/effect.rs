@@ -4,7 +4,10 @@ use ruma::OwnedRoomId;
 use serde::{Deserialize, Serialize};
 
 use super::NoticeText;
-use crate::ids::{Ghost, Person};
+use crate::{
+    clock::Timestamp,
+    ids::{Ghost, Person},
+};
 
 /// The result of a message to the bot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,14 +30,17 @@ impl From<NoticeText> for Answer {
 /// Something that a command does outside the directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Effect {
-    /// Make the ghost of a handle, with its keys.
+    /// Make the ghost of a handle, with its keys. Whether these are keys of ours is said by the
+    /// handle's record at that time.
     MakeGhost {
         /// The ghost.
         ghost: Ghost,
         /// Its display name.
         name: String,
-        /// Whether it is made without keys of ours.
-        strict: bool,
+        /// The generation of the owner for whom it is made, counted from 1; 0 if unknown. Nothing is
+        /// done once the handle has another owner.
+        #[serde(default)]
+        generation: u32,
     },
     /// Give the ghost another device and identity: the handle became strict, stopped being strict,
     /// or has a new owner.
@@ -43,8 +49,10 @@ pub enum Effect {
         ghost: Ghost,
         /// Its display name.
         name: String,
-        /// Whether it is made without keys of ours.
-        strict: bool,
+        /// The generation of the owner for whom it is made anew, as for
+        /// [`MakeGhost`](Self::MakeGhost).
+        #[serde(default)]
+        generation: u32,
     },
     /// The handle was released: its ghost leaves every room, and its device and keys are removed.
     RetireGhost {
@@ -53,6 +61,10 @@ pub enum Effect {
         /// The generation of the owner who released the handle, counted from 1; 0 if unknown.
         #[serde(default)]
         generation: u32,
+        /// When it was released; 0 if unknown. What its owner has begun after they have claimed it
+        /// again is not touched.
+        #[serde(default)]
+        released_at: Timestamp,
     },
     /// End the conversations of a masked handle's ghost.
     EndConversations {
@@ -60,6 +72,10 @@ pub enum Effect {
         ghost: Ghost,
         /// Whether to end only those with people whom the owner has blocked.
         blocked_only: bool,
+        /// The generation of the handle's owner, counted from 1; 0 if unknown. Those of the next
+        /// owner are not touched.
+        #[serde(default)]
+        generation: u32,
     },
     /// Change a person's name in their conversation of two with a masked handle's ghost.
     SetName {
@@ -98,6 +114,17 @@ impl Effect {
             | Self::ReplaceIdentity { ghost, .. }
             | Self::RetireGhost { ghost, .. } => Some(ghost),
             _ => None,
+        }
+    }
+
+    /// Returns the generation of the owner for whom this makes, makes anew or removes a ghost; 0 if
+    /// unknown.
+    pub fn generation(&self) -> u32 {
+        match self {
+            Self::MakeGhost { generation, .. }
+            | Self::ReplaceIdentity { generation, .. }
+            | Self::RetireGhost { generation, .. } => *generation,
+            _ => 0,
         }
     }
 

@@ -8,6 +8,7 @@
 //!
 //! There is one file per command in `command/`: how it is typed, what it does, what it says.
 
+mod admin_act;
 mod command;
 mod confirmation;
 mod control_room;
@@ -28,13 +29,8 @@ use rand::RngCore;
 use ruma::{EventId, OwnedUserId};
 use serde_json::Value;
 
-use self::{
-    command::{CommandContext, CommandError},
-    input::{Age, CommandInput, CommandLine, CommandLineError},
-    mentions::Mentions,
-    notice_text::sentence,
-};
 pub use self::{
+    admin_act::{ActReport, report_act, report_grantee_act},
     confirmation::sweep_confirmations,
     control_room::{RoomCheck, RoomProblem, check_room},
     effect::{Answer, Effect},
@@ -42,6 +38,12 @@ pub use self::{
     invite::{InviteAnswer, answer_invite},
     notice_text::NoticeText,
     request::{ANSWERS_TO_REQUESTS, ShownRequest, late_line_text, request_text},
+};
+use self::{
+    command::{CommandContext, CommandError},
+    input::{Age, CommandInput, CommandLine, CommandLineError},
+    mentions::Mentions,
+    notice_text::sentence,
 };
 use crate::{
     clock::Timestamp,
@@ -151,8 +153,10 @@ fn answer_text(
     if command::is_greeting(&words) && greeted.is_some_and(|ago| ago < GREETING_TIME) {
         return Ok(Answer::default());
     }
+    let permission = tx.permission_of(message.person)?;
     let context = CommandContext {
         person: message.person,
+        permission,
         tx,
         options,
         now: message.now,

@@ -181,9 +181,15 @@ pub(super) fn answer_request(
         return Ok(None);
     };
     let blocked = tx.is_asker_blocked(person, &request, number)?;
-    let accepted = choice == RequestChoice::Accept && !blocked;
+    let record = tx.lookup(&request.handle)?;
+    // An admin may have frozen the handle or banned one of the two since.
+    let leads = match &record {
+        Some(record) => tx.still_leads(record, &request.asker)?,
+        None => false,
+    };
+    let accepted = choice == RequestChoice::Accept && !blocked && leads;
     if accepted
-        && let Some(record) = tx.lookup(&request.handle)?
+        && let Some(record) = record
         && record.mode != request.mode
     {
         tx.set_request_mode(person, number, record.mode)?;
@@ -199,6 +205,9 @@ pub(super) fn answer_request(
             .and(" is blocked, so I've turned them down. To undo the block: ")
             .code(&format!("unblock {label}"))
             .and("."),
+        RequestChoice::Accept if !leads => NoticeText::new("I've turned ")
+            .name(&asker)
+            .and(" down: the admin of this server no longer lets them reach you by this handle."),
         RequestChoice::Accept => accept(tx, &request, &asker, now)?,
         RequestChoice::Decline => NoticeText::new("I've turned ").name(&asker).and(
             " down. They see the same message as anyone who can't reach you. They may ask again \
@@ -263,14 +272,17 @@ pub(super) fn decline_requests(
     is_meant: impl Fn(u32, &Request) -> bool,
 ) -> Result<Vec<Effect>, DirectoryError> {
     let closed = tx.close_requests(person, is_meant)?.into_iter();
-    Ok(closed
-        .map(|request| Effect::AnswerRequest {
-            room: request.room,
-            ghost: request.ghost,
-            accepted: false,
-            masked: request.mode == Mode::Masked,
-        })
-        .collect())
+    Ok(closed.map(turn_down).collect())
+}
+
+/// Returns the effect that turns down the person who waits for the answer to a closed request.
+pub(super) fn turn_down(request: Request) -> Effect {
+    Effect::AnswerRequest {
+        room: request.room,
+        ghost: request.ghost,
+        accepted: false,
+        masked: request.mode == Mode::Masked,
+    }
 }
 
 /// Tells an owner what accepting means since the handle's mode changed.

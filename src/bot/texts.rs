@@ -28,7 +28,7 @@ pub fn greeting(
         )
         .paragraph();
     let text = match handles.first() {
-        None if tx.settings().permissions.of(person) < Permission::Claim => {
+        None if tx.permission_of(person)? < Permission::Claim => {
             text.and("On this server the admin decides who can have one. ")
         }
         None => text

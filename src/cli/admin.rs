@@ -2,18 +2,22 @@
 
 use std::{io, path::Path};
 
-use ruma::{OwnedDeviceId, OwnedUserId};
+use http::StatusCode;
+use ruma::{OwnedDeviceId, OwnedUserId, UserId};
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use url::Url;
 
 use super::CliError;
 use crate::{
-    directory::HandlePage,
+    config::Setup,
+    directory::{AuditPage, BanPage, HandlePage, PersonSummary},
     engine::{StampHistory, StorePart},
     matrix::install_crypto_provider,
+    permissions::Grantee,
     server::{
-        HandleDetails, HandleQuery, LastBackup, MarkStatus, ModuleStatus, Reloaded, SOCKET, Status,
+        ActDone, ActRequest, AuditQuery, GranteeActRequest, HandleDetails, HandleQuery, LastBackup,
+        LimitsUsed, MarkStatus, ModuleStatus, Reloaded, SOCKET, Status,
     },
 };
 
@@ -24,6 +28,11 @@ pub struct RunningService {
 }
 
 impl RunningService {
+    /// Connects to the service of this setup, which has to be running.
+    pub async fn of(setup: &Setup) -> Result<Self, CliError> {
+        Self::find(&setup.data).await?.ok_or(CliError::NotRunning)
+    }
+
     /// Connects to the service that has this data folder open. Returns `None` if none is running.
     pub async fn find(data: &Path) -> Result<Option<Self>, CliError> {
         let path = data.join(SOCKET);
@@ -59,29 +68,62 @@ impl RunningService {
 
     /// Returns a page of the handles.
     pub async fn handles(&self, query: &HandleQuery) -> Result<HandlePage, CliError> {
-        let mut url = handles_url()?;
         let filters = [
             ("owner", query.owner.as_ref().map(ToString::to_string)),
             ("server", query.server.clone()),
             ("state", query.state.map(|state| state.as_str().to_owned())),
             ("after", query.after.clone()),
         ];
-        for (name, value) in filters {
-            if let Some(value) = value {
-                url.query_pairs_mut().append_pair(name, &value);
-            }
-        }
-        self.answer_to(self.http.get(url)).await
+        self.get_with("handles", &filters).await
     }
 
     /// Returns what is known of a handle, which may be typed with its `@`.
     pub async fn handle(&self, typed: &str) -> Result<HandleDetails, CliError> {
-        let name = typed.strip_prefix('@').unwrap_or(typed);
-        let mut url = handles_url()?;
+        self.answer_to(self.http.get(handle_url(typed)?)).await
+    }
+
+    /// Does something to a handle, which may be typed with its `@`.
+    pub async fn act_on_handle(
+        &self,
+        typed: &str,
+        request: &ActRequest,
+    ) -> Result<ActDone, CliError> {
+        let mut url = handle_url(typed)?;
         if let Ok(mut path) = url.path_segments_mut() {
-            path.push(name);
+            path.push("acts");
         }
-        self.answer_to(self.http.get(url)).await
+        self.answer_to(self.http.post(url).json(request)).await
+    }
+
+    /// Does something about a person or a server.
+    pub async fn act_on_grantee(&self, request: &GranteeActRequest) -> Result<ActDone, CliError> {
+        let acts = self.http.post("http://stonechat/v1/grantees/acts");
+        self.answer_to(acts.json(request)).await
+    }
+
+    /// Returns what is known of a person.
+    pub async fn person(&self, person: &UserId) -> Result<PersonSummary, CliError> {
+        self.get_with("person", &[("person", Some(person.to_string()))])
+            .await
+    }
+
+    /// Returns what somebody has used of the limits.
+    pub async fn limits(&self, grantee: &Grantee) -> Result<LimitsUsed, CliError> {
+        self.get_with("limits", &[("grantee", Some(grantee.to_string()))])
+            .await
+    }
+
+    /// Returns a page of the bans.
+    pub async fn bans(&self, after: Option<&str>) -> Result<BanPage, CliError> {
+        let after = after.map(ToOwned::to_owned);
+        self.get_with("bans", &[("after", after)]).await
+    }
+
+    /// Returns a page of the audit log.
+    pub async fn audit_log(&self, query: AuditQuery) -> Result<AuditPage, CliError> {
+        let AuditQuery { after, number } = query;
+        self.get(&format!("audit?after={}&number={number}", after.0))
+            .await
     }
 
     /// Lets the service read its configuration again.
@@ -121,6 +163,21 @@ impl RunningService {
         self.get(&format!("reports/{after}")).await
     }
 
+    /// Asks with those parameters that have a value.
+    async fn get_with<T: DeserializeOwned>(
+        &self,
+        what: &str,
+        parameters: &[(&str, Option<String>)],
+    ) -> Result<T, CliError> {
+        let mut url = url_of(what)?;
+        for (name, value) in parameters {
+            if let Some(value) = value {
+                url.query_pairs_mut().append_pair(name, value);
+            }
+        }
+        self.answer_to(self.http.get(url)).await
+    }
+
     async fn get<T: DeserializeOwned>(&self, what: &str) -> Result<T, CliError> {
         self.answer_to(self.http.get(format!("http://stonechat/v1/{what}")))
             .await
@@ -134,9 +191,17 @@ impl RunningService {
             .send()
             .await
             .map_err(|error| connection_lost(&error))?;
-        if !answer.status().is_success() {
+        let status = answer.status();
+        if !status.is_success() {
             let words = answer.text().await.unwrap_or_default();
-            return Err(CliError::Check(words));
+            return Err(match status {
+                StatusCode::NOT_FOUND if words.is_empty() => CliError::Check(
+                    "the running Stonechat is older than this command; start it again".to_owned(),
+                ),
+                StatusCode::NOT_FOUND => CliError::NotFound(words),
+                StatusCode::BAD_REQUEST => CliError::Usage(words),
+                _ => CliError::Check(words),
+            });
         }
         answer.json().await.map_err(|error| connection_lost(&error))
     }
@@ -174,8 +239,21 @@ impl RunningService {
     }
 }
 
-fn handles_url() -> Result<Url, CliError> {
-    Url::parse("http://stonechat/v1/handles").map_err(|error| connection_lost(&error))
+fn url_of(what: &str) -> Result<Url, CliError> {
+    Url::parse(&format!("http://stonechat/v1/{what}")).map_err(|error| connection_lost(&error))
+}
+
+/// Returns the address of a handle, which may be typed with its `@`.
+fn handle_url(typed: &str) -> Result<Url, CliError> {
+    let name = typed.strip_prefix('@').unwrap_or(typed);
+    if name.is_empty() {
+        return Err(CliError::Usage("say which handle you mean".to_owned()));
+    }
+    let mut url = url_of("handles")?;
+    if let Ok(mut path) = url.path_segments_mut() {
+        path.push(name);
+    }
+    Ok(url)
 }
 
 fn connection_lost(error: &dyn std::error::Error) -> CliError {

@@ -1,32 +1,36 @@
 //! `stonechat handle`: what the admin does with handles.
 
-use std::{path::Path, process::ExitCode};
+use std::path::Path;
 
 use clap::{Args, Subcommand, ValueEnum};
 use comfy_table::{Table, presets::NOTHING};
 use ruma::OwnedUserId;
-use serde::Serialize;
 
-use super::{CliError, admin::RunningService, printable::Printable};
+use super::{
+    CliError, admin::RunningService, handle_acts::ActCommand, json::print_json,
+    printable::Printable,
+};
 use crate::{
     config::{Setup, secrets::Environment},
-    directory::{FreezeReason, HandleSummary, Mode, Others, Reach, StateFilter},
+    directory::{HandleSummary, StateFilter},
     server::{HandleDetails, HandleQuery},
 };
 
-/// Shows handles. Stonechat must be running.
+/// Shows handles, and acts on them. Stonechat must be running.
 #[derive(Debug, Args)]
 pub struct HandleCommand {
     #[command(subcommand)]
-    act: HandleAct,
+    command: HandleSubcommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum HandleAct {
+enum HandleSubcommand {
     /// List the handles, with their owners and states.
     List(ListHandles),
     /// Show one handle: who owns it, how it is set up, and why it is frozen.
     Show(ShowHandle),
+    #[command(flatten)]
+    Act(ActCommand),
 }
 
 #[derive(Debug, Args)]
@@ -72,21 +76,19 @@ struct ShowHandle {
 }
 
 impl HandleCommand {
-    /// Asks the running service and prints its answer. The exit code is 1 if there is no such handle.
+    /// Asks the running service and prints its answer.
     pub(super) async fn run(
         self,
         config: &Path,
         environment: Environment<'_>,
-    ) -> Result<ExitCode, CliError> {
+    ) -> Result<(), CliError> {
         let setup = Setup::load(config, environment)?;
-        let running = RunningService::find(&setup.data).await?.ok_or_else(|| {
-            CliError::Check("Stonechat is not running; start it, or look at its log".to_owned())
-        })?;
-        match self.act {
-            HandleAct::List(list) => list.run(&running).await,
-            HandleAct::Show(show) => show.run(&running).await,
+        let running = RunningService::of(&setup).await?;
+        match self.command {
+            HandleSubcommand::List(list) => list.run(&running).await,
+            HandleSubcommand::Show(show) => show.run(&running).await,
+            HandleSubcommand::Act(act) => act.run(&running, environment).await,
         }
-        .map(|()| ExitCode::SUCCESS)
     }
 }
 
@@ -130,15 +132,6 @@ impl ShowHandle {
     }
 }
 
-fn print_json(value: &impl Serialize) -> Result<(), CliError> {
-    let json = serde_json::to_string_pretty(value);
-    println!(
-        "{}",
-        json.map_err(|error| CliError::Check(error.to_string()))?
-    );
-    Ok(())
-}
-
 fn table_of(handles: &[HandleSummary]) -> Table {
     let mut table = Table::new();
     table.load_preset(NOTHING);
@@ -148,37 +141,11 @@ fn table_of(handles: &[HandleSummary]) -> Table {
             handle.handle.to_string(),
             Printable::whole(&handle.owner).to_string(),
             handle.state.as_str().to_owned(),
-            mode_of(handle).to_owned(),
+            handle.mode_word().to_owned(),
             handle.claimed_at.to_string(),
         ]);
     }
     table
-}
-
-/// Returns the word by which the bot sets this mode.
-fn mode_of(handle: &HandleSummary) -> &'static str {
-    match handle.mode {
-        _ if handle.strict => "strict",
-        Mode::Open => "open",
-        Mode::Masked => "masked",
-        Mode::Sealed => "sealed",
-    }
-}
-
-/// Returns who may reach the owner, and what happens to others.
-fn policy_of(handle: &HandleSummary) -> String {
-    let direct = match handle.reach {
-        Reach::Everyone => return "everyone".to_owned(),
-        Reach::Handles => "people with a handle here",
-        Reach::Verified => "people with a verified handle",
-        Reach::Contacts => "contacts",
-        Reach::Nobody => "nobody",
-    };
-    let others = match handle.others {
-        Others::Request => "the owner is asked about others",
-        Others::Refuse => "others are refused",
-    };
-    format!("{direct}; {others}")
 }
 
 fn words_of(details: &HandleDetails) -> String {
@@ -192,7 +159,10 @@ fn words_of(details: &HandleDetails) -> String {
         None => format!("{}: held by {owner} since {}", it.handle, it.claimed_at),
     }];
     if let (Some(reason), Some(since)) = (&it.frozen_for, it.frozen_since) {
-        lines.push(format!("frozen since {since}: {}", words_of_freeze(reason)));
+        lines.push(format!(
+            "frozen since {since}: {}",
+            Printable::whole(reason)
+        ));
     }
     if let Some(how) = &details.changed_since_backup {
         lines.push(format!(
@@ -203,24 +173,10 @@ fn words_of(details: &HandleDetails) -> String {
     if let Some(at) = it.verified_at {
         lines.push(format!("verified since {at}"));
     }
-    lines.push(format!("mode: {}", mode_of(it)));
-    lines.push(format!("policy: {}", policy_of(it)));
+    lines.push(format!("mode: {}", it.mode_word()));
+    lines.push(format!("policy: {}", it.policy_words()));
     lines.push(format!("owner number {} of this name", it.generation));
     lines.join("\n")
-}
-
-fn words_of_freeze(reason: &FreezeReason) -> String {
-    match reason {
-        FreezeReason::Admin { note } if note.is_empty() => "by the admin".to_owned(),
-        FreezeReason::Admin { note } => format!("by the admin ({})", Printable::whole(note)),
-        FreezeReason::GhostNotOurs => {
-            "somebody else has the Matrix ID of its ghost, or has changed the ghost's keys"
-                .to_owned()
-        }
-        FreezeReason::ChangedSinceBackup => {
-            "it changed after the backup from which Stonechat was restored".to_owned()
-        }
-    }
 }
 
 #[cfg(test)]
@@ -230,7 +186,7 @@ mod tests {
     use super::*;
     use crate::{
         clock::Timestamp,
-        directory::{HandleRecord, HandleState},
+        directory::{FreezeReason, HandleRecord, HandleState},
         handle::{Handle, HandleRules},
         ids::Person,
     };

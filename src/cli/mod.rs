@@ -9,14 +9,18 @@
 )]
 
 mod admin;
+mod audit;
 mod backup;
 mod checks;
 mod doctor;
 mod engine_setup;
 mod error;
 mod handle;
+mod handle_acts;
 mod init;
+mod json;
 mod logging;
+mod people;
 mod pings;
 mod printable;
 mod registration;
@@ -79,8 +83,18 @@ enum Command {
     Run,
     /// Show whether the running Stonechat is ready, and how much it has set aside.
     Status(status::ShowStatus),
-    /// List handles, and show who owns one and why it is frozen.
+    /// List and show handles, freeze one, give one to somebody, and what else an admin does.
     Handle(handle::HandleCommand),
+    /// Show a person, or ban them.
+    Person(people::PersonCommand),
+    /// Ban a server.
+    Server(people::ServerCommand),
+    /// Show who is banned.
+    Bans(people::ShowBans),
+    /// Show what is used of the limits, or reset it.
+    Limits(people::LimitsCommand),
+    /// Show what admins did, to what, when and why.
+    Audit(audit::ShowAudit),
     /// Let changes of `permissions` in the configuration take effect in the running Stonechat.
     Reload(reload::ReloadConfig),
     /// Write a backup of the database to a file, also while Stonechat is running.
@@ -114,7 +128,24 @@ pub fn main() -> ExitCode {
         Command::Doctor => block_on(doctor::run(&cli.config, environment)),
         Command::Run => block_on(run::run(&cli.config, environment)).map(|()| ExitCode::SUCCESS),
         Command::Status(status) => block_on(status.run(&cli.config, environment)),
-        Command::Handle(handle) => block_on(handle.run(&cli.config, environment)),
+        Command::Handle(handle) => {
+            block_on(handle.run(&cli.config, environment)).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Person(person) => {
+            block_on(person.run(&cli.config, environment)).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Server(server) => {
+            block_on(server.run(&cli.config, environment)).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Bans(bans) => {
+            block_on(bans.run(&cli.config, environment)).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Limits(limits) => {
+            block_on(limits.run(&cli.config, environment)).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Audit(audit) => {
+            block_on(audit.run(&cli.config, environment)).map(|()| ExitCode::SUCCESS)
+        }
         Command::Reload(reload) => {
             block_on(reload.run(&cli.config, environment)).map(|()| ExitCode::SUCCESS)
         }
@@ -126,8 +157,9 @@ pub fn main() -> ExitCode {
         }
     };
     done.unwrap_or_else(|error| {
+        let code = error.exit_code();
         eprintln!("stonechat: {}", Printable::whole(error));
-        ExitCode::FAILURE
+        ExitCode::from(code)
     })
 }
 

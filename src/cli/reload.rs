@@ -6,7 +6,7 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
-use super::{CliError, admin::RunningService};
+use super::{CliError, admin::RunningService, json::print_json};
 use crate::{
     config::{
         Config, Setup, changed_options,
@@ -34,18 +34,10 @@ impl ReloadConfig {
         environment: Environment<'_>,
     ) -> Result<(), CliError> {
         let setup = Setup::load(config, environment)?;
-        let running = RunningService::find(&setup.data).await?.ok_or_else(|| {
-            CliError::Check(
-                "Stonechat is not running; a start reads the configuration anyway".to_owned(),
-            )
-        })?;
+        let running = RunningService::of(&setup).await?;
         let reloaded = running.reload().await?;
         if self.json {
-            let json = serde_json::to_string_pretty(&reloaded);
-            println!(
-                "{}",
-                json.map_err(|error| CliError::Check(error.to_string()))?
-            );
+            print_json(&reloaded)?;
         } else {
             println!("{}", words_of(&reloaded));
         }

@@ -14,7 +14,7 @@ use crate::{
     engine::{Engine, StampHistory},
     matrix::{Homeserver, transaction::Transaction},
     permissions::CurrentPermissions,
-    server::{Admin, Appservice, AppserviceError, Health, SelfTest, ThirdPartyUser},
+    server::{Admin, Appservice, AppserviceError, Health, SelfTest, StartedEngine, ThirdPartyUser},
     shutdown::Shutdown,
     store::{Store, StoreFailure},
 };
@@ -61,6 +61,10 @@ impl Service {
             self_test,
             clock: Arc::new(SystemClock),
             reload: Arc::new(self.reload()),
+            engine: StartedEngine {
+                engine: self.engine.subscribe(),
+                started: self.started.subscribe(),
+            },
         }
     }
 

@@ -6,7 +6,7 @@ use clap::Args;
 use comfy_table::{Table, presets::NOTHING};
 use serde::Serialize;
 
-use super::{CliError, admin::RunningService, backup::format_size};
+use super::{CliError, admin::RunningService, backup::format_size, json::print_json};
 use crate::{
     config::{Setup, secrets::Environment},
     engine::StorePart,
@@ -43,9 +43,7 @@ impl ShowStatus {
         environment: Environment<'_>,
     ) -> Result<ExitCode, CliError> {
         let setup = Setup::load(config, environment)?;
-        let running = RunningService::find(&setup.data).await?.ok_or_else(|| {
-            CliError::Check("Stonechat is not running; start it, or look at its log".to_owned())
-        })?;
+        let running = RunningService::of(&setup).await?;
         let status = running.status().await?;
         let is_ready = status.ready;
         let store = if self.sizes {
@@ -55,11 +53,7 @@ impl ShowStatus {
         };
         let report = StatusReport { status, store };
         if self.json {
-            let json = serde_json::to_string_pretty(&report);
-            println!(
-                "{}",
-                json.map_err(|error| CliError::Check(error.to_string()))?
-            );
+            print_json(&report)?;
         } else {
             println!("{}", format_status(&report));
         }

@@ -43,6 +43,11 @@ impl Home {
             | Command::Run
             | Command::Status(_)
             | Command::Handle(_)
+            | Command::Audit(_)
+            | Command::Person(_)
+            | Command::Server(_)
+            | Command::Bans(_)
+            | Command::Limits(_)
             | Command::Reload(_) => {
                 unreachable!("not in these tests")
             }

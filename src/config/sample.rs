@@ -48,7 +48,7 @@ pub(super) const OPTIONS: &[(&str, &str)] = &[
     ("store.cache_mib", "Memory for its cache, in MiB."),
     ("store.key_file", "The file with the key that encrypts secrets in the database. Keep a copy apart from the backups: without the key they are useless, and with it they are readable."),
 
-    ("permissions", "What people may do, by Matrix ID, by server, or for everybody (\"*\"): none, reach (reach the owners of handles), claim (also have handles), or admin (which so far allows what claim does). The entry for the person holds before that for their server, and that before \"*\". What has no entry: people of this server claim, everybody else reaches. An example: {\"friends.org\": claim, \"@eve:example.org\": reach, \"*\": none}. A change takes effect with `stonechat reload`."),
+    ("permissions", "What people may do, by Matrix ID, by server, or for everybody (\"*\"): none, reach (reach the owners of handles), claim (also have handles), or admin (also act on the handles of others, by writing to the bot). The entry for the person holds before that for their server, and that before \"*\". What has no entry: people of this server claim, everybody else reaches. An example: {\"friends.org\": claim, \"@eve:example.org\": reach, \"*\": none}. A change takes effect with `stonechat reload`."),
 
     ("handles", "What a handle may look like and how many a person may hold."),
     ("handles.min_length", "The shortest handle, in characters."),

@@ -16,6 +16,7 @@
 //! | delete what is needed no longer | [`Machines::sweep`] |
 //! | give its handle to a new owner | [`Machines::retire`], then provision |
 //! | give it a new device after a restore | [`Machines::rotate_device`] |
+//! | make one ours again that changed after the backup | [`Machines::take_over`] |
 //! | make it again if the homeserver does not have it | [`Machines::restore_on_homeserver`] |
 //! | find those whose keys the homeserver lost | [`Machines::users_with_lost_keys`] |
 //!
@@ -59,6 +60,7 @@ mod slot;
 mod split_request;
 pub mod store;
 mod sweep;
+mod take_over;
 mod to_device;
 
 #[cfg(test)]

@@ -124,6 +124,14 @@ impl GhostRecord {
         self.former.drain(..surplus);
     }
 
+    /// Adds an identity that the homeserver shows, and that is to be replaced.
+    pub(super) fn push_former_master(&mut self, device: OwnedDeviceId, master: String) {
+        self.push_former(device, Some(master));
+        if let Some(former) = self.former.last_mut() {
+            former.deleted = true;
+        }
+    }
+
     /// Returns whether the published fallback key was used so long ago that it is replaced now.
     pub(super) fn is_fallback_due(&self, now: Timestamp) -> bool {
         self.fallback_used_at

@@ -60,6 +60,16 @@ pub(super) fn is_blocked(
         .any(|((_, _, on, _), _)| on.is_empty() || on == handle.key()))
 }
 
+/// Returns the number of blocks of a person, at most `most`.
+pub(super) fn count_blocks(
+    from: &impl Read,
+    blocker: &Person,
+    most: usize,
+) -> Result<usize, StoreError> {
+    let blocks = from.scan::<Blocks>(&store::prefix(&blocker.to_owned()), most)?;
+    Ok(blocks.len())
+}
+
 /// Returns whether `blocker` has blocked this person on this handle or on all, by this label.
 pub(super) fn is_blocked_by_label(
     from: &impl Read,

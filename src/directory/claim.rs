@@ -1,9 +1,9 @@
 //! Claims and releases of handles.
 
 use super::{
-    Counted, DAY, DirectoryError, DirectoryTransaction, Limit, OwnerNotice,
+    Counted, DAY, DirectoryError, DirectorySettings, DirectoryTransaction, Limit, OwnerNotice,
     record::{Discoverable, HandleRecord, HandleState},
-    tables::{Generations, Handles, Lookalikes, Owned},
+    tables::{Generations, Handles, Lookalikes, Owned, Reservations},
     transaction::Read,
 };
 use crate::{
@@ -11,6 +11,7 @@ use crate::{
     handle::Handle,
     ids::{Person, host_of},
     permissions::Permission,
+    store::StoreError,
 };
 
 /// Limit on the notices to an owner that somebody tried to claim a handle that looks like theirs.
@@ -21,16 +22,16 @@ const LOOKALIKE_NOTICES: Limit = Limit {
 
 /// The limit on the claims of all other servers together, as a multiple of the limit on one of
 /// them: a domain can have any number of servers below it.
-const SERVERS_TOGETHER: u32 = 10;
+pub(super) const SERVERS_TOGETHER: u32 = 10;
 /// All other servers, as one that counts.
-const ALL_SERVERS: &str = "*";
+pub(super) const ALL_SERVERS: &str = "*";
 
 /// The kind of claimer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClaimedBy {
     /// The person who will own it.
     Person,
-    /// The admin, for somebody else: reserved names and limits do not hold.
+    /// The admin, for somebody else: reserved names, limits and quarantine do not hold.
     Admin,
 }
 
@@ -59,6 +60,38 @@ struct ClaimFacts<'a> {
     server_within_limit: bool,
     /// Whether the people of all other servers are within theirs.
     servers_within_limit: bool,
+}
+
+/// A limit that a claim counts toward.
+struct ClaimLimit {
+    counted: Counted,
+    subject: String,
+    limit: Limit,
+}
+
+/// Returns the limits on the claims of a person, of their server, and of all other servers together.
+/// Our own homeserver has no limit as a whole, only its people do.
+fn limits_of(claimer: &Person, settings: &DirectorySettings) -> Vec<ClaimLimit> {
+    let limit = |counted, subject, most| ClaimLimit {
+        counted,
+        subject,
+        limit: Limit { most, window: DAY },
+    };
+    let own = limit(
+        Counted::Claims,
+        claimer.as_str().to_owned(),
+        settings.claims_per_day,
+    );
+    if claimer.server_name() == settings.server_name {
+        return vec![own];
+    }
+    let (server, most) = (host_of(claimer.server_name()), settings.claims_per_server);
+    let together = most.saturating_mul(SERVERS_TOGETHER);
+    vec![
+        own,
+        limit(Counted::ClaimsOfServer, server, most),
+        limit(Counted::ClaimsOfServer, ALL_SERVERS.to_owned(), together),
+    ]
 }
 
 /// A claim that succeeds.
@@ -93,40 +126,24 @@ fn decide(facts: ClaimFacts<'_>) -> Result<Claim, DirectoryError> {
     if free_choice && facts.reserved {
         return Err(DirectoryError::Reserved(handle));
     }
-    let returns = facts
-        .record
-        .as_ref()
-        .is_some_and(|record| record.owner == *facts.claimer);
-    if let Some(record) = &facts.record {
+    let record = facts.record.as_ref();
+    let returns = record.is_some_and(|record| record.owner == *facts.claimer);
+    if let Some(record) = record {
         match record.state {
             HandleState::Active | HandleState::Frozen { .. } => {
                 return Err(DirectoryError::Taken(handle));
             }
-            HandleState::Quarantined { until } if !returns && !record.is_free(facts.now) => {
+            HandleState::Quarantined { until, .. }
+                if free_choice
+                    && (!returns || record.is_revoked())
+                    && !record.is_free(facts.now) =>
+            {
                 return Err(DirectoryError::Quarantined { handle, until });
             }
             HandleState::Quarantined { .. } => {}
         }
     }
-    let mut ends = None;
-    if let Some(other) = facts.lookalike {
-        if other.is_held_by(facts.claimer) {
-            return Err(DirectoryError::LooksLikeYours {
-                handle,
-                other: other.handle,
-            });
-        }
-        let given_up = other.holder().is_none();
-        if !(given_up && (other.is_free(facts.now) || other.owner == *facts.claimer)) {
-            // A handle that can be found only by a link must not be revealed by its look-alikes.
-            let shown = other.discoverable != Discoverable::Link;
-            return Err(DirectoryError::LooksLike {
-                handle,
-                other: shown.then_some(other.handle),
-            });
-        }
-        ends = Some(other.handle);
-    }
+    let ends = ended_lookalike(&facts)?;
     if free_choice && facts.held >= facts.may_hold {
         return Err(DirectoryError::TooManyHandles {
             limit: facts.may_hold,
@@ -138,6 +155,32 @@ fn decide(facts: ClaimFacts<'_>) -> Result<Claim, DirectoryError> {
         (Some(last), false) => last.saturating_add(1),
     };
     Ok(Claim { generation, ends })
+}
+
+/// Returns the handle that looks like the claimed one and ends with the claim, if there is one.
+fn ended_lookalike(facts: &ClaimFacts<'_>) -> Result<Option<Handle>, DirectoryError> {
+    let Some(other) = &facts.lookalike else {
+        return Ok(None);
+    };
+    let handle = facts.handle.clone();
+    if other.is_held_by(facts.claimer) {
+        return Err(DirectoryError::LooksLikeYours {
+            handle,
+            other: other.handle.clone(),
+        });
+    }
+    let given_up = other.holder().is_none();
+    let kept = other.is_revoked() && facts.by == ClaimedBy::Person;
+    let own = other.owner == *facts.claimer && !kept;
+    if !(given_up && (other.is_free(facts.now) || own)) {
+        // A handle that can be found only by a link must not be revealed by its look-alikes.
+        let shown = other.discoverable != Discoverable::Link;
+        return Err(DirectoryError::LooksLike {
+            handle,
+            other: shown.then(|| other.handle.clone()),
+        });
+    }
+    Ok(Some(other.handle.clone()))
 }
 
 impl DirectoryTransaction<'_> {
@@ -153,64 +196,61 @@ impl DirectoryTransaction<'_> {
         let settings = self.settings();
         let record = self.get::<Handles>(&handle.key().to_owned())?;
         let look = handle.lookalike_key();
-        let lookalike = match self.get::<Lookalikes>(&look)? {
-            Some(key) if key != handle.key() => self.get::<Handles>(&key)?,
-            _ => None,
-        };
-        let claims = Limit {
-            most: settings.claims_per_day,
-            window: DAY,
-        };
-        let limit_of_server = Limit {
-            most: settings.claims_per_server,
-            window: DAY,
-        };
-        // Our own homeserver has no limit as a whole, only its people do.
-        let elsewhere = claimer.server_name() != settings.server_name;
-        let server = elsewhere.then(|| host_of(claimer.server_name()));
-        let limit_of_servers = Limit {
-            most: settings.claims_per_server.saturating_mul(SERVERS_TOGETHER),
-            ..limit_of_server
-        };
-        let counted = Counted::ClaimsOfServer;
-        let (server_within_limit, servers_within_limit) = match &server {
-            Some(server) => (
-                self.is_within_limit(counted, server, limit_of_server, now)?,
-                self.is_within_limit(counted, ALL_SERVERS, limit_of_servers, now)?,
-            ),
-            None => (true, true),
-        };
+        let lookalike = self.lookalike_of(handle)?;
+        let limits = limits_of(claimer, settings);
+        let mut within = [true; 3];
+        for (within, limit) in within.iter_mut().zip(&limits) {
+            *within = self.is_within_limit(limit.counted, &limit.subject, limit.limit, now)?;
+        }
+        let [within_limit, server_within_limit, servers_within_limit] = within;
         let facts = ClaimFacts {
             handle,
             claimer,
             by,
             now,
-            reserved: settings.reserved.contains(handle),
-            is_permitted: settings.permissions.of(claimer) >= Permission::Claim,
+            reserved: settings.reserved.contains(handle)
+                || self.get::<Reservations>(&look)?.is_some(),
+            is_permitted: self.permission_of(claimer)? >= Permission::Claim,
             last_generation: self.get::<Generations>(&handle.key().to_owned())?,
             held: self.handles_of(claimer)?.len(),
             may_hold: settings.handles_per_person,
-            within_limit: self.is_within_limit(Counted::Claims, claimer.as_str(), claims, now)?,
+            within_limit,
             server_within_limit,
             servers_within_limit,
             record,
             lookalike: lookalike.clone(),
         };
         match decide(facts) {
+            Ok(claim) if by == ClaimedBy::Admin => {
+                self.write_claim(claimer, handle, &look, claim, now)
+            }
             Ok(claim) => {
-                self.count(Counted::Claims, claimer.as_str(), claims, now)?;
-                if let Some(server) = server {
-                    self.count(counted, &server, limit_of_server, now)?;
-                    self.count(counted, ALL_SERVERS, limit_of_servers, now)?;
+                for limit in limits {
+                    self.count(limit.counted, &limit.subject, limit.limit, now)?;
                 }
                 self.write_claim(claimer, handle, &look, claim, now)
             }
             Err(refusal) => {
-                if let (DirectoryError::LooksLike { .. }, Some(other)) = (&refusal, lookalike) {
+                if let (DirectoryError::LooksLike { .. }, Some(other), ClaimedBy::Person) =
+                    (&refusal, lookalike, by)
+                {
                     self.tell_of_lookalike(other, handle, now)?;
                 }
                 Err(refusal)
             }
+        }
+    }
+
+    /// Returns whether somebody holds a handle or has held it before.
+    pub fn had_owner(&self, handle: &Handle) -> Result<bool, DirectoryError> {
+        Ok(self.get::<Generations>(&handle.key().to_owned())?.is_some())
+    }
+
+    /// Returns the record of another handle that looks like this one.
+    pub(super) fn lookalike_of(&self, handle: &Handle) -> Result<Option<HandleRecord>, StoreError> {
+        match self.get::<Lookalikes>(&handle.lookalike_key())? {
+            Some(key) if key != handle.key() => self.get::<Handles>(&key),
+            _ => Ok(None),
         }
     }
 
@@ -268,39 +308,55 @@ impl DirectoryTransaction<'_> {
         now: Timestamp,
     ) -> Result<HandleRecord, DirectoryError> {
         let record = self.held_and_active(owner, handle)?;
-        self.give_up(record, now)
+        self.give_up(record, false, now)
     }
 
-    /// Takes a handle from its owner, frozen or not, for the admin. The handle goes into
-    /// quarantine, where its last owner could claim it again: freeze it instead to prevent that.
+    /// Takes a handle from its owner, frozen or not, for the admin: it goes into quarantine, and its
+    /// last owner may not claim it from there either. Returns `None` if nobody holds it.
     pub fn revoke(
         &mut self,
         handle: &Handle,
         now: Timestamp,
     ) -> Result<Option<HandleRecord>, DirectoryError> {
         match self.get::<Handles>(&handle.key().to_owned())? {
-            Some(record) if record.holder().is_some() => self.give_up(record, now).map(Some),
+            Some(record) if record.holder().is_some() => self.give_up(record, true, now).map(Some),
             _ => Ok(None),
         }
+    }
+
+    /// Gives a held handle to somebody else, for the admin, as a new claim.
+    pub(super) fn hand_over(
+        &mut self,
+        record: HandleRecord,
+        to: &Person,
+        now: Timestamp,
+    ) -> Result<HandleRecord, DirectoryError> {
+        let handle = record.handle.clone();
+        let generation = record.generation.saturating_add(1);
+        self.give_up(record, true, now)?;
+        let look = handle.lookalike_key();
+        let claim = Claim {
+            generation,
+            ends: None,
+        };
+        self.write_claim(to, &handle, &look, claim, now)
     }
 
     fn give_up(
         &mut self,
         mut record: HandleRecord,
+        revoked: bool,
         now: Timestamp,
     ) -> Result<HandleRecord, DirectoryError> {
         let key = record.handle.key().to_owned();
         record.state = HandleState::Quarantined {
             until: now + self.settings().quarantine,
+            revoked,
         };
         record.verified_at = None;
         self.delete::<Owned>(&(record.owner.clone(), key.clone()));
         // The ghost leaves the rooms in which the askers wait.
-        for (number, request) in self.requests_of(&record.owner)? {
-            if request.handle == record.handle {
-                self.close_request(&record.owner, number)?;
-            }
-        }
+        self.close_requests(&record.owner, |_, request| request.handle == record.handle)?;
         self.put::<Handles>(&key, &record)?;
         Ok(record)
     }

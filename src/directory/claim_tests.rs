@@ -30,12 +30,17 @@ fn quarantined(name: &str, owner: &Person) -> HandleRecord {
         owner,
         HandleState::Quarantined {
             until: NOW + Duration::from_millis(1),
+            revoked: false,
         },
     )
 }
 
 fn free(name: &str, owner: &Person) -> HandleRecord {
-    record(name, owner, HandleState::Quarantined { until: NOW })
+    let state = HandleState::Quarantined {
+        until: NOW,
+        revoked: false,
+    };
+    record(name, owner, state)
 }
 
 fn frozen(name: &str, owner: &Person) -> HandleRecord {

@@ -16,7 +16,7 @@ impl DirectoryTransaction<'_> {
             .into_iter()
             .take_while(|((when, _), _)| *when <= now)
             .collect();
-        let seen = due.len();
+        let seen = due.len().max(self.sweep_audit_log(now, limit)?);
         for (key, expiring) in due {
             self.delete::<Expiries>(&key);
             match expiring {

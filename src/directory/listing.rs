@@ -99,6 +99,34 @@ pub struct HandleSummary {
     pub generation: u32,
 }
 
+impl HandleSummary {
+    /// Returns the word by which the bot sets this mode.
+    pub fn mode_word(&self) -> &'static str {
+        match self.mode {
+            _ if self.strict => "strict",
+            Mode::Open => "open",
+            Mode::Masked => "masked",
+            Mode::Sealed => "sealed",
+        }
+    }
+
+    /// Returns who may reach the owner, and what happens to others.
+    pub fn policy_words(&self) -> String {
+        let direct = match self.reach {
+            Reach::Everyone => return "everyone".to_owned(),
+            Reach::Handles => "people with a handle here",
+            Reach::Verified => "people with a verified handle",
+            Reach::Contacts => "contacts",
+            Reach::Nobody => "nobody",
+        };
+        let others = match self.others {
+            Others::Request => "the owner is asked about others",
+            Others::Refuse => "others are refused",
+        };
+        format!("{direct}; {others}")
+    }
+}
+
 impl From<HandleRecord> for HandleSummary {
     fn from(record: HandleRecord) -> Self {
         let (state, frozen, free_at) = match record.state {
@@ -106,7 +134,7 @@ impl From<HandleRecord> for HandleSummary {
             HandleState::Frozen { reason, since } => {
                 (StateFilter::Frozen, Some((reason, since)), None)
             }
-            HandleState::Quarantined { until } => (StateFilter::Quarantined, None, Some(until)),
+            HandleState::Quarantined { until, .. } => (StateFilter::Quarantined, None, Some(until)),
         };
         let (frozen_for, frozen_since) = frozen.unzip();
         Self {

@@ -32,16 +32,21 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod acts;
 mod aliases;
+mod audit;
+mod bans;
 mod block;
 mod claim;
 mod contacts;
 mod error;
 mod expiry;
+mod grantee_acts;
 mod limits;
 mod listing;
 mod options;
 mod pairs;
+mod person;
 mod prepaid;
 mod reach;
 mod record;
@@ -67,19 +72,26 @@ pub(crate) use self::transaction::Read;
 /// The id of the table of handles, by which a backup counts them.
 pub const HANDLES_TABLE: u8 = <Handles as crate::store::Table>::ID;
 pub use self::{
+    acts::{ActError, HandleAct, HandleChange, HandleOrder, REASON_CHARS_MAX},
     aliases::{forget_alias, record_alias},
+    audit::{AuditEntry, AuditPage, audit_log},
+    bans::{BanEntry, BanPage, list_bans},
     block::BlockScope,
     claim::ClaimedBy,
     error::DirectoryError,
+    grantee_acts::{GranteeAct, GranteeOrder},
     limits::CommandCount,
     listing::{HandleFilter, HandlePage, HandleSummary, StateFilter, list_handles, show_handle},
     options::ModeSet,
     pairs::PairAdvice,
+    person::{LimitUse, PersonSummary},
     record::{
-        Discoverable, FreezeReason, HandleRecord, HandleState, Mode, Others, Policy, Reach, Request,
+        ActingAdmin, AuditRecord, Discoverable, FreezeReason, HandleRecord, HandleState, Mode,
+        Others, Policy, Reach, Request,
     },
     request::REQUESTS_PER_HANDLE_MAX,
     settings::{Capabilities, DAY, DirectorySettings, PAIR_MEMORY, PAIR_RETRY},
+    tables::Ban,
     transaction::{DirectoryTransaction, OwnerNotice, WriteLock},
     usage::{Counted, Limit, Usage},
     verdict::{OpaqueReason, ReachQuery, Verdict},
@@ -90,13 +102,14 @@ use crate::{
     store::{Store, StoreError},
 };
 
-/// Returns whether the handle of a ghost is frozen, for those who have the store but no directory.
-pub fn is_frozen(store: &Store, ghost: &UserId) -> Result<bool, StoreError> {
+/// Returns whether the handle of a ghost has frozen by itself, for those who have the store but no
+/// directory.
+pub fn is_in_doubt(store: &Store, ghost: &UserId) -> Result<bool, StoreError> {
     let Some(handle) = Handle::of_ghost(ghost.localpart()) else {
         return Ok(false);
     };
     let record = store.get_cached::<Handles>(&handle.key().to_owned())?;
-    Ok(record.is_some_and(|record| matches!(record.state, HandleState::Frozen { .. })))
+    Ok(record.is_some_and(|record| record.is_in_doubt()))
 }
 
 /// The directory of handles. Clones share one.

@@ -111,9 +111,14 @@ impl DirectoryTransaction<'_> {
         let Some(mut record) = self.held(handle)? else {
             return Ok(false);
         };
-        // A handle that is frozen already keeps its first reason and time.
-        if record.is_active() {
-            record.state = HandleState::Frozen { reason, since: now };
+        let since = match record.state {
+            HandleState::Frozen { since, .. } => since,
+            _ => now,
+        };
+        // A handle that is frozen already keeps its time, and its reason unless that was an admin's:
+        // what is the matter with its ghost has to be known when the freeze is taken back.
+        if !record.is_in_doubt() {
+            record.state = HandleState::Frozen { reason, since };
             self.write(&record)?;
         }
         Ok(true)

@@ -2,6 +2,7 @@
 
 use super::{
     Counted, DAY, Directory, DirectoryError, DirectoryTransaction, Limit, ReachQuery, Verdict,
+    bans::{ban_of, permission_of},
     block::is_blocked,
     record::{HandleRecord, Others, Reach},
     request::{may_open, requests_of},
@@ -76,7 +77,7 @@ fn facts(
     query: &ReachQuery<'_>,
     within_limits: bool,
 ) -> Result<ReachFacts, StoreError> {
-    let may = directory.settings().permissions.of(query.asker);
+    let may = permission_of(from, directory.settings(), query.asker)?;
     let mut facts = ReachFacts {
         is_barred: may < Permission::Reach,
         within_limits,
@@ -88,6 +89,7 @@ fn facts(
     if let Some(owner) = record.holder() {
         let most = directory.settings().blocks_per_person;
         facts.blocked = is_blocked(from, owner, query.asker, query.handle, most)?;
+        facts.is_owner_banned = ban_of(from, owner)?.is_some();
     }
     match record.policy.direct {
         Reach::Everyone | Reach::Nobody => {}

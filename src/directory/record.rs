@@ -1,4 +1,4 @@
-//! The records of handles and requests.
+//! The records of handles, requests and acts of admins.
 
 use std::{fmt, time::Duration};
 
@@ -103,10 +103,13 @@ pub enum HandleState {
         /// The time of the freeze.
         since: Timestamp,
     },
-    /// Released: nobody holds it, and only its last owner may claim it before `until`.
+    /// Released: nobody holds it, and at most its last owner may claim it before `until`.
     Quarantined {
         /// The time from which everybody may claim it.
         until: Timestamp,
+        /// Whether an admin took it from its last owner, who may not claim it before `until` either.
+        #[serde(default)]
+        revoked: bool,
     },
 }
 
@@ -180,9 +183,20 @@ impl HandleRecord {
         self.state == HandleState::Active
     }
 
+    /// Returns whether an admin took it from its last owner, for whom it is no longer kept.
+    pub fn is_revoked(&self) -> bool {
+        matches!(self.state, HandleState::Quarantined { revoked: true, .. })
+    }
+
+    /// Returns whether it has frozen by itself: its ghost may be somebody else's.
+    pub fn is_in_doubt(&self) -> bool {
+        matches!(&self.state, HandleState::Frozen { reason, .. }
+            if !matches!(reason, FreezeReason::Admin { .. }))
+    }
+
     /// Returns whether its quarantine is over, so that everybody may claim it.
     pub fn is_free(&self, now: Timestamp) -> bool {
-        matches!(self.state, HandleState::Quarantined { until } if until <= now)
+        matches!(self.state, HandleState::Quarantined { until, .. } if until <= now)
     }
 
     /// Returns how long this owner has held it.
@@ -249,6 +263,57 @@ impl Request {
     /// Returns the asker's Matrix ID as it can be shown in our texts.
     pub fn asker_shown(&self) -> String {
         fit_to_show(self.asker.as_str())
+    }
+}
+
+/// The admin who acts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ActingAdmin {
+    /// A person with the permission `admin`, through the bot.
+    Person(Person),
+    /// Somebody who can open the admin socket, by the name of their login on that machine. Nobody
+    /// checks the name.
+    Login(String),
+}
+
+impl fmt::Display for ActingAdmin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Person(person) => person.fmt(f),
+            Self::Login(name) => write!(f, "{name} (on this machine)"),
+        }
+    }
+}
+
+/// An act of an admin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditRecord {
+    /// The admin.
+    pub by: ActingAdmin,
+    /// What they did, as they would type it: `freeze`.
+    pub act: String,
+    /// What they did it to: a handle, a person or a server.
+    pub subject: String,
+    /// The person who got it, if the act gives it to somebody.
+    pub to: Option<Person>,
+    /// Their reason; empty if they gave none.
+    pub reason: String,
+}
+
+/// In words for the admin.
+impl fmt::Display for FreezeReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Admin { note } if note.is_empty() => f.write_str("by the admin"),
+            Self::Admin { note } => write!(f, "by the admin ({note})"),
+            Self::GhostNotOurs => f.write_str(
+                "somebody else has the Matrix ID of its ghost, or has changed the ghost's keys",
+            ),
+            Self::ChangedSinceBackup => {
+                f.write_str("it changed after the backup from which Stonechat was restored")
+            }
+        }
     }
 }
 

@@ -4,11 +4,12 @@ use ruma::OwnedRoomId;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    record::{HandleRecord, Request},
+    record::{AuditRecord, HandleRecord, Request},
     usage::Usage,
 };
 use crate::{
     clock::Timestamp,
+    handle::Handle,
     ids::{Ghost, Person},
     store::Table,
 };
@@ -99,6 +100,39 @@ table! {
 table! {
     /// By person: until when the bot ignores what they type. Deleted after that.
     Pauses, 43, "pauses", false, Person => Timestamp
+}
+
+table! {
+    /// By look-alike key: a name that an admin has reserved. Deleted when an admin frees it.
+    Reservations, 44, "reservations", true, String => Reservation
+}
+
+table! {
+    /// By time and number: an act of an admin. Deleted after a year.
+    AuditLog, 45, "audit_log", true, (Timestamp, u64) => AuditRecord
+}
+
+table! {
+    /// By Matrix ID or server: a ban. Deleted when an admin takes it back.
+    Bans, 46, "bans", true, String => Ban
+}
+
+/// A ban.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ban {
+    /// The time of the ban, in milliseconds since 1970.
+    pub since: Timestamp,
+    /// Why; may be empty.
+    pub reason: String,
+}
+
+/// A name that an admin has reserved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reservation {
+    /// The name, as the admin typed it.
+    pub handle: Handle,
+    /// The time at which it was reserved.
+    pub since: Timestamp,
 }
 
 /// A block.

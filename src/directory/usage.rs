@@ -92,6 +92,11 @@ impl Usage {
         self.moved_to(limit, now).used(limit, now) < u64::from(limit.most)
     }
 
+    /// Returns how much of the limit is used.
+    pub fn used_at(self, limit: Limit, now: Timestamp) -> u64 {
+        self.moved_to(limit, now).used(limit, now)
+    }
+
     /// Returns the time from which this record no longer matters.
     pub fn expires(self, window: Duration) -> Timestamp {
         self.started + window + window

@@ -124,6 +124,8 @@ pub(super) struct ReachFacts {
     pub blocked: bool,
     /// Whether the admin lets the asker reach nobody.
     pub is_barred: bool,
+    /// Whether an admin has banned the owner.
+    pub is_owner_banned: bool,
     /// Whether the asker and the asker's server are within their limits.
     pub within_limits: bool,
     /// Whether the asker owns an active handle here.
@@ -158,7 +160,7 @@ pub(super) fn decide(asker: &Person, facts: &ReachFacts) -> Verdict {
     if !facts.within_limits {
         return not_now(RefusalReason::Limited);
     }
-    if !record.is_active() {
+    if !record.is_active() || facts.is_owner_banned {
         return not_now(RefusalReason::Frozen);
     }
     if facts.blocked {

@@ -14,9 +14,6 @@ use crate::{
     store::{Batch, Store, StoreError},
 };
 
-/// Maximum number of changed ghosts that are listed by name after a restore.
-const CHANGED_MAX: usize = 1000;
-
 /// Returns whether an error of a machine means that a ghost is no longer ours.
 pub(in crate::engine) fn is_foreign(error: &EngineError) -> bool {
     matches!(error, EngineError::Crypto(CryptoError::Foreign { .. }))
@@ -48,11 +45,7 @@ impl Engine {
         match made.map_err(EngineError::from) {
             Err(error) if is_foreign(&error) => {
                 tracing::error!(%ghost, %error, "a handle is frozen: its ghost's name is taken");
-                if let Some(record) = self.directory().by_ghost(ghost)? {
-                    let mut tx = self.directory().begin().await;
-                    tx.freeze(&record.handle, self.reason_of_freezing()?, self.now())?;
-                    tx.commit().await?;
-                }
+                self.freeze_foreign(ghost).await?;
                 Err(error)
             }
             Err(error) => Err(error),
@@ -107,13 +100,9 @@ impl Engine {
         what: &str,
     ) -> Result<(), EngineError> {
         tracing::warn!(%ghost, what, "a ghost changed since the backup");
-        let mut record = self.restoration()?;
-        if record.changed.len() < CHANGED_MAX
-            && !record.changed.iter().any(|(known, _)| known == ghost)
-        {
-            record.changed.push((ghost.clone(), what.to_owned()));
-        }
         let mut tx = self.directory().begin().await;
+        let mut record = self.restoration()?;
+        record.note_changed(ghost, what);
         if let Some(handle) = Handle::of_ghost(ghost.localpart()) {
             tx.freeze_changed(&handle, ghost, self.now())?;
         }

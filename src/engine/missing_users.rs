@@ -10,8 +10,9 @@ use crate::{
     crypto::CryptoError,
     directory::FreezeReason,
     engine::{Engine, EngineError, records::RestoreProgress},
+    handle::Handle,
     ids::Ghost,
-    store::StoreError,
+    store::{Batch, StoreError},
 };
 
 /// Minimum time between two attempts to make the same user again, unless the first one failed.
@@ -111,12 +112,34 @@ impl Engine {
             .machines()
             .restore_on_homeserver(user, name.as_deref())
             .await;
-        if let (Err(CryptoError::Foreign { .. }), Some(record)) = (&restored, record) {
+        if let (Err(CryptoError::Foreign { .. }), Some(_)) = (&restored, record) {
             tracing::error!(%user, "a handle is frozen: its ghost is not ours alone");
-            let mut tx = self.directory().begin().await;
-            tx.freeze(&record.handle, self.reason_of_freezing()?, self.now())?;
-            tx.commit().await?;
+            self.freeze_foreign(&ghost).await?;
         }
         Ok(restored?)
+    }
+
+    /// Freezes the handle of a ghost that turns out to be somebody else's, if somebody holds it. After
+    /// a restore it may be ours nevertheless, and an admin can have it taken over.
+    pub(in crate::engine) async fn freeze_foreign(&self, ghost: &Ghost) -> Result<(), EngineError> {
+        let Some(handle) = Handle::of_ghost(ghost.localpart()) else {
+            return Ok(());
+        };
+        let reason = self.reason_of_freezing()?;
+        let mut tx = self.directory().begin().await;
+        if !tx.freeze(&handle, reason.clone(), self.now())? {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        if reason == FreezeReason::ChangedSinceBackup {
+            let record = self.store().get::<RestoreProgress>(&0)?;
+            let mut record = record.unwrap_or_default();
+            record.note_changed(ghost, "its ghost has keys that are not in the backup");
+            batch.put::<RestoreProgress>(&0, &record)?;
+        }
+        let lock = tx.stage(&mut batch);
+        let written = self.store().commit(batch).await;
+        drop(lock);
+        Ok(written?)
     }
 }

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `maintenance` | at a start, after a restore and from time to time: notices a store that was set back, publishes keys that the homeserver lost, reconciles every ghost, deletes what has expired |
 //! | `actors` | one actor per room, which takes what arrives there in order, has it decided and carries out the effects |
+//! | `admin_acts` | what the admin does over the admin socket |
 //! | `introductions`, `control_rooms` | what happens in a room with an introduction or with the bot, and how its effects are carried out |
 //! | `conversations` | conversations of masked handles: decides on them under one lock, forwards events, looks after portals |
 //! | `notify`, `ghosts`, `retry`, `retention` | what the bot tells a person; ghosts as users; the retry policy; which events are kept |
@@ -68,6 +69,7 @@
 //! up before it is changed.
 
 mod actors;
+mod admin_acts;
 mod bells;
 mod control_room;
 mod control_rooms;
@@ -211,6 +213,8 @@ struct Inner {
     /// Held, by ghost, while it makes a portal: until that is recorded, the ghost must not leave it
     /// as a forgotten room.
     creating: KeyedLocks<Ghost>,
+    /// Held, by ghost, while it is made, made anew or removed.
+    ghost_effects: KeyedLocks<Ghost>,
     /// Held, by conversation and person, while their portal is set up. Actors of several rooms may
     /// try at once; both would invite the same people, one would be refused, and that would end the
     /// conversation.
@@ -239,6 +243,8 @@ struct Inner {
     server_clocks: std::sync::Mutex<inbox::server_clocks::ServerClocks>,
     /// Notified when events may have been lost, so that ghosts are synced.
     gap_noted: Notify,
+    /// Notified when an act of an admin has left something to be done.
+    owed_noted: Notify,
     stop: watch::Sender<bool>,
 }
 
@@ -287,6 +293,7 @@ impl Engine {
             held_rooms: Mutex::default(),
             decisions: std::sync::Mutex::default(),
             creating: KeyedLocks::default(),
+            ghost_effects: KeyedLocks::default(),
             portal_locks: KeyedLocks::default(),
             room_left: Notify::new(),
             room_states: messaging::room_cache::RoomStateCache::default(),
@@ -302,6 +309,7 @@ impl Engine {
             copy_places: copies::CopyPlaces::default(),
             server_clocks: std::sync::Mutex::default(),
             gap_noted: Notify::new(),
+            owed_noted: Notify::new(),
             stop: watch::Sender::new(false),
         })))
     }

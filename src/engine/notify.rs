@@ -1,5 +1,7 @@
 //! Notices from the bot to a person, in their control room or in one that is made for that.
 
+use std::time::Duration;
+
 use ruma::{OwnedRoomId, OwnedUserId, api::client::room::create_room};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
@@ -8,15 +10,18 @@ use crate::{
     bot::NoticeText,
     engine::{
         Engine, EngineError,
-        records::{ControlRooms, InboxItem, PendingNotices},
+        records::{ControlRooms, InboxItem, OwedNotice, OwedNotices, PendingNotices},
         room::Room,
     },
     ids::Person,
-    store::{Batch, prefix},
+    store::{Batch, StoreError, prefix},
 };
 
 /// Maximum number of notices that are kept for a person who has not joined their control room.
 pub(in crate::engine) const PENDING_NOTICES_MAX: usize = 20;
+
+/// How long the bot tries to tell a person something that cannot be told at once.
+const TELL_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// Marks a control room that the bot made: a digest of the person's Matrix ID.
 pub(in crate::engine) const MARK: &str = "chat.stonechat.for";
@@ -38,6 +43,53 @@ impl Engine {
         };
         let batch = Batch::new();
         self.post(&room, &arrived, batch).await?;
+        Ok(())
+    }
+
+    /// Stages that the bot has to tell a person something; their control room need not be reachable
+    /// now. They are told within five minutes, or when that is possible.
+    pub(in crate::engine) fn stage_owed_notice(
+        &self,
+        person: Person,
+        notice: NoticeText,
+        batch: &mut Batch,
+    ) -> Result<(), StoreError> {
+        let owed = OwedNotice {
+            since: self.now(),
+            person,
+            notice,
+        };
+        batch.put::<OwedNotices>(&self.next(), &owed)
+    }
+
+    /// Tells people what the bot still has to tell them.
+    pub(in crate::engine) async fn tell_owed(&self) -> Result<(), StoreError> {
+        for page in self.store().pages::<OwedNotices>(&[]) {
+            for (number, owed) in page? {
+                if self.stopping() {
+                    return Ok(());
+                }
+                let OwedNotice {
+                    since,
+                    person,
+                    notice,
+                } = owed;
+                match self.notify(&person, notice, format!("owed {number}")).await {
+                    Ok(()) => {}
+                    Err(EngineError::Stopping) => return Ok(()),
+                    Err(error) if self.now().since(since) < TELL_FOR => {
+                        tracing::warn!(%error, "somebody could not be told something; they are told later");
+                        continue;
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "somebody could not be told something within a week");
+                    }
+                }
+                let mut batch = Batch::new();
+                batch.delete::<OwedNotices>(&number);
+                self.store().commit(batch).await?;
+            }
+        }
         Ok(())
     }
 

@@ -192,12 +192,21 @@ pub(in crate::engine) enum InboxItem {
     },
 }
 
-/// What has to be done to a ghost, for which owner of its handle.
+/// What has to be done to a ghost.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::engine) struct OwedGhost {
     pub effect: bot::Effect,
-    /// The generation of the owner; `None` if nobody holds the handle.
-    pub generation: Option<u32>,
+    /// Tells what its owner is told of it from what they were told before.
+    #[serde(default)]
+    pub number: u64,
+}
+
+/// What the bot still has to tell somebody.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::engine) struct OwedNotice {
+    pub since: Timestamp,
+    pub person: Person,
+    pub notice: bot::NoticeText,
 }
 
 /// A dead letter, and when it arrived.
@@ -303,6 +312,19 @@ pub(in crate::engine) struct RestoreRecord {
     pub changed: Vec<(Ghost, String)>,
 }
 
+/// Maximum number of changed ghosts that are listed by name after a restore.
+const CHANGED_MAX: usize = 1000;
+
+impl RestoreRecord {
+    /// Notes how a ghost differs from the backup.
+    pub(in crate::engine) fn note_changed(&mut self, ghost: &Ghost, what: &str) {
+        let is_known = self.changed.iter().any(|(known, _)| known == ghost);
+        if self.changed.len() < CHANGED_MAX && !is_known {
+            self.changed.push((ghost.clone(), what.to_owned()));
+        }
+    }
+}
+
 impl QueuedEffect {
     pub(in crate::engine) fn kind(&self) -> &'static str {
         match self {
@@ -326,6 +348,11 @@ pub(in crate::engine) fn first_sequence(store: &Store) -> Result<u64, StoreError
 table! {
     /// The progress of a restore from a backup. One record, never deleted.
     RestoreProgress = 26, true, u8 => RestoreRecord
+}
+table! {
+    /// What the bot still has to tell people, by number: what follows from an act of an admin. Deleted
+    /// when it waits in their control room, or after a week.
+    OwedNotices = 15, true, u64 => OwedNotice
 }
 table! {
     /// Control rooms that the bot has to visit after a restore, and their people. Deleted after the

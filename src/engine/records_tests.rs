@@ -211,20 +211,22 @@ pub(in crate::engine) fn effects_of_all_kinds() -> Vec<QueuedEffect> {
         bot::Effect::MakeGhost {
             ghost: handle.clone(),
             name: name.clone(),
-            strict: false,
+            generation: 1,
         },
         bot::Effect::ReplaceIdentity {
             ghost: handle.clone(),
             name: name.clone(),
-            strict: true,
+            generation: 2,
         },
         bot::Effect::RetireGhost {
             ghost: handle.clone(),
             generation: 2,
+            released_at: AT,
         },
         bot::Effect::EndConversations {
             ghost: handle.clone(),
             blocked_only: true,
+            generation: 2,
         },
         bot::Effect::SetName {
             person: person(),
@@ -548,8 +550,14 @@ fn the_small_records() {
         effect: bot::Effect::RetireGhost {
             ghost: ghost(),
             generation: 2,
+            released_at: AT,
         },
-        generation: Some(3),
+        number: 3,
+    };
+    let owed_notice = OwedNotice {
+        since: AT,
+        person: person(),
+        notice: notice_text(),
     };
     let lost = LostSession {
         sender: person().into(),
@@ -576,6 +584,7 @@ fn the_small_records() {
         ("to-device message", stored(&to_device)),
         ("restore", stored(&restore)),
         ("owed ghost", stored(&owed)),
+        ("owed notice", stored(&owed_notice)),
         ("lost session", stored(&lost)),
         ("pending", stored(&("plain", "html"))),
     ]);

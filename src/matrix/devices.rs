@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ruma::{
-    DeviceId, OwnedTransactionId, OwnedUserId, UserId,
+    DeviceId, OwnedDeviceId, OwnedTransactionId, OwnedUserId, UserId,
     api::client::{
         device::{delete_device, get_device, get_devices, update_device},
         keys::get_keys,
@@ -48,10 +48,15 @@ impl Homeserver {
 
     /// Returns whether one of our users has any device.
     pub async fn has_devices(&self, user: &UserId) -> Result<bool, MatrixError> {
-        let answer = self
-            .send(Actor::user(user), get_devices::v3::Request::new())
-            .await?;
-        Ok(!answer.devices.is_empty())
+        Ok(!self.devices_of(user).await?.is_empty())
+    }
+
+    /// Returns the devices of one of our users.
+    pub async fn devices_of(&self, user: &UserId) -> Result<Vec<OwnedDeviceId>, MatrixError> {
+        let request = get_devices::v3::Request::new();
+        let answer = self.send(Actor::user(user), request).await?;
+        let devices = answer.devices.into_iter();
+        Ok(devices.map(|device| device.device_id).collect())
     }
 
     /// Deletes a device and its keys. A device that does not exist counts as deleted.

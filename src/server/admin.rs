@@ -14,6 +14,12 @@
 //! | `GET /v1/pushed/{mark}` | [`MarkStatus`]: whether the homeserver pushed a mark of `doctor` |
 //! | `GET /v1/handles` | [`HandlePage`](crate::directory::HandlePage): a page of the handles, with the parameters of [`HandleQuery`](super::HandleQuery) |
 //! | `GET /v1/handles/{handle}` | [`HandleDetails`](super::HandleDetails); 404 with words if nobody holds it |
+//! | `POST /v1/handles/{handle}/acts` | [`ActDone`](super::ActDone), to an [`ActRequest`](super::ActRequest); 404 with words if nobody holds the handle, 409 if the act is refused, 503 before the start |
+//! | `GET /v1/audit` | [`AuditPage`](crate::directory::AuditPage): a page of the audit log, with the parameters of [`AuditQuery`](super::AuditQuery) |
+//! | `GET /v1/person` | [`PersonSummary`](crate::directory::PersonSummary), with the parameter of [`PersonQuery`](super::PersonQuery) |
+//! | `GET /v1/limits` | [`LimitsUsed`](super::LimitsUsed), with the parameter of [`LimitsQuery`](super::LimitsQuery) |
+//! | `GET /v1/bans` | [`BanPage`](crate::directory::BanPage): a page of the bans, with the parameter of [`BanQuery`](super::BanQuery) |
+//! | `POST /v1/grantees/acts` | [`ActDone`](super::ActDone), to a [`GranteeActRequest`](super::GranteeActRequest) |
 //! | `POST /v1/reload` | [`Reloaded`]; 422 with words if the configuration is refused |
 //! | `GET /v1/reports/{after}` | [`ModuleStatus`]: what the module in the homeserver reported |
 //!
@@ -46,8 +52,11 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    Health, Limits, MarkStatus, ModuleStatus, SelfTest, ServerError, admin_answer::answer,
-    admin_handles::handle_routes, connections::Connections,
+    Health, Limits, MarkStatus, ModuleStatus, SelfTest, ServerError,
+    admin_answer::answer,
+    admin_handles::{HandleAdmin, StartedEngine, handle_routes},
+    admin_people::people_routes,
+    connections::Connections,
 };
 use crate::{
     clock::Clock,
@@ -61,7 +70,7 @@ use crate::{
 pub const SOCKET: &str = "admin.sock";
 /// Maximum number of connections.
 const CONNECTIONS_MAX: usize = 8;
-/// Maximum size of a request's body, in bytes. No request has one yet.
+/// Maximum size of a request's body, in bytes. Only acts have one.
 const REQUEST_BYTES_MAX: usize = 64 << 10;
 /// Maximum number of devices that are listed.
 const DEVICES_MAX: usize = 1000;
@@ -142,6 +151,8 @@ pub struct Admin {
     pub clock: Arc<dyn Clock>,
     /// What reads the configuration again.
     pub reload: Arc<dyn Reload>,
+    /// The engine, for acts on handles.
+    pub engine: StartedEngine,
 }
 
 /// Something that reads the configuration again and lets what may change take effect.
@@ -209,7 +220,11 @@ struct AdminState {
 
 /// Returns the API of the admin socket.
 pub fn admin_router(admin: Admin) -> Router {
-    let handles = handle_routes(admin.store.clone());
+    let handles = HandleAdmin {
+        store: admin.store.clone(),
+        engine: admin.engine.clone(),
+        clock: admin.clock.clone(),
+    };
     let state = Arc::new(AdminState {
         admin,
         backup_slot: Arc::new(Semaphore::new(1)),
@@ -227,7 +242,8 @@ pub fn admin_router(admin: Admin) -> Router {
         .route("/v1/reports/{after}", get(get_module_status))
         .route("/v1/reload", post(post_reload))
         .with_state(state)
-        .merge(handles)
+        .merge(handle_routes(handles.clone()))
+        .merge(people_routes(handles))
         .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
 }
 

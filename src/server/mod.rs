@@ -18,6 +18,7 @@
 mod admin;
 mod admin_answer;
 mod admin_handles;
+mod admin_people;
 mod appservice;
 mod auth;
 mod connections;
@@ -45,7 +46,9 @@ use governor::DefaultDirectRateLimiter;
 use tokio::sync::Semaphore;
 
 pub use admin::{Admin, AdminSocket, LastBackup, Reload, Reloaded, SOCKET, Status, admin_router};
-pub use admin_handles::{HandleDetails, HandleQuery};
+pub use admin_answer::ActDone;
+pub use admin_handles::{ActRequest, AuditQuery, HandleDetails, HandleQuery, StartedEngine};
+pub use admin_people::{BanQuery, GranteeActRequest, LimitsQuery, LimitsUsed, PersonQuery};
 pub use appservice::{Appservice, AppserviceError, ThirdPartyUser};
 pub use auth::Token;
 pub use connections::Limits;

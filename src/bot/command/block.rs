@@ -129,11 +129,11 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
         effects.push(Effect::EndConversations {
             ghost: context.ghost(&record.handle)?,
             blocked_only: true,
+            generation: record.generation,
         });
     }
     let declined = decline_requests(context, &label, &scope)?;
-    let ends_chats = !effects.is_empty();
-    let mut text = blocked_text(&name, &scope, ends_chats, shows_in_person);
+    let mut text = blocked_text(&name, &scope, !effects.is_empty(), shows_in_person);
     if !declined.is_empty() {
         text = text.and(" I've turned down their request.");
     }

@@ -20,37 +20,11 @@ pub(super) const COMMAND: Command = Command {
 
 fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, CommandError> {
     let handle = parse_handle(context, words)?;
+    let had_owner = context.tx.had_owner(&handle)?;
     let claimed = context
         .tx
         .claim(context.person, &handle, ClaimedBy::Person, context.now);
-    let record = match claimed {
-        Ok(record) => record,
-        Err(error @ DirectoryError::Quarantined { until, .. }) => {
-            return Err(CommandError::Refused(
-                sentence(&error.to_string())
-                    .and(&format!(" It's free again on {}. ", format_date(until)))
-                    .and("Until then, try another name."),
-            ));
-        }
-        Err(
-            error @ (DirectoryError::Reserved(_)
-            | DirectoryError::Taken(_)
-            | DirectoryError::LooksLike { .. }),
-        ) => {
-            return Err(CommandError::Refused(
-                sentence(&error.to_string()).and(" Try another name."),
-            ));
-        }
-        Err(error @ DirectoryError::AlreadyYours(_)) => {
-            return Err(CommandError::Refused(
-                sentence(&error.to_string())
-                    .and(" ")
-                    .code("handles")
-                    .and(" shows how it is set up."),
-            ));
-        }
-        Err(error) => return Err(error.into()),
-    };
+    let record = claimed.map_err(explain)?;
     let name = record.handle.to_string();
     let ghost = context.ghost(&record.handle)?;
     let text = NoticeText::new("")
@@ -72,21 +46,39 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
         .code("help")
         .and(".");
     let mut answer = Answer::from(text);
-    let strict = record.strict;
-    // Whatever is left of an earlier owner is removed first.
-    answer.effects.push(match record.generation {
-        1 => Effect::MakeGhost {
+    let generation = record.generation;
+    // What is left of an earlier owner is removed first, also if that was the same person.
+    answer.effects.push(match had_owner {
+        false => Effect::MakeGhost {
             ghost,
             name,
-            strict,
+            generation,
         },
-        _ => Effect::ReplaceIdentity {
+        true => Effect::ReplaceIdentity {
             ghost,
             name,
-            strict,
+            generation,
         },
     });
     Ok(answer)
+}
+
+/// Returns the answer to a claim that was refused, with what the person can do next.
+fn explain(error: DirectoryError) -> CommandError {
+    let text = sentence(&error.to_string());
+    CommandError::Refused(match error {
+        DirectoryError::Quarantined { until, .. } => text
+            .and(&format!(" It's free again on {}. ", format_date(until)))
+            .and("Until then, try another name."),
+        DirectoryError::Reserved(_)
+        | DirectoryError::Taken(_)
+        | DirectoryError::LooksLike { .. } => text.and(" Try another name."),
+        DirectoryError::AlreadyYours(_) => text
+            .and(" ")
+            .code("handles")
+            .and(" shows how it is set up."),
+        error => return error.into(),
+    })
 }
 
 /// Returns who can read what is written in a chat that begins with the handle.
@@ -103,7 +95,7 @@ fn privacy_text(strict: bool, module_loaded: bool) -> &'static str {
 
 /// Returns how to turn somebody away. Without the module the invites come from the ghost, and
 /// clients offer to block the inviter.
-pub(super) fn decline_text(ghost: &UserId, module_loaded: bool) -> NoticeText {
+pub(in crate::bot) fn decline_text(ghost: &UserId, module_loaded: bool) -> NoticeText {
     if module_loaded {
         return NoticeText::default();
     }
@@ -147,6 +139,6 @@ fn parse_handle(context: &CommandContext<'_, '_>, words: &[&str]) -> Result<Hand
 }
 
 /// Returns a link that starts a chat with this user.
-pub(super) fn link_to(user: &UserId) -> NoticeText {
+pub(in crate::bot) fn link_to(user: &UserId) -> NoticeText {
     NoticeText::default().link(&user.matrix_to_uri().to_string())
 }

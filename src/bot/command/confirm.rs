@@ -3,7 +3,9 @@
 //! A command has to come from the person, encrypted by a device of theirs, and each code is new. So
 //! nobody can replay an old message to destroy something.
 
-use super::{Answer, Command, CommandContext, CommandError, NoticeText, appear, mode, release};
+use super::{
+    Answer, Command, CommandContext, CommandError, NoticeText, admin, appear, mode, release,
+};
 use crate::bot::confirmation::{self, Action, RedeemedCode};
 
 pub(super) const COMMAND: Command = Command {
@@ -38,6 +40,12 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
         RedeemedCode::Do(Action::Rename { handle, name }) => {
             appear::confirmed(context, &handle, name)
         }
+        RedeemedCode::Do(Action::ActOnHandle {
+            act,
+            handle,
+            generation,
+            reason,
+        }) => admin::confirmed(context, &act, &handle, generation, &reason),
         RedeemedCode::Nothing => Err(nothing_waits()),
         RedeemedCode::Wrong { tries_left: 0 } => Err(CommandError::Refused(NoticeText::new(
             "That isn't the code either, so I've dropped what was waiting for it. Nothing was changed.",

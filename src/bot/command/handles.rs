@@ -31,7 +31,7 @@ fn run(context: &mut CommandContext<'_, '_>, _: &[&str]) -> Result<Answer, Comma
 }
 
 /// Describes the settings of a handle.
-pub(super) fn describe(record: &HandleRecord, strict_server: bool) -> String {
+fn describe(record: &HandleRecord, strict_server: bool) -> String {
     let mut words = vec![
         format!("since {}", format_date(record.claimed_at)),
         mode_name(record, strict_server),

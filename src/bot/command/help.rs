@@ -1,6 +1,8 @@
 //! `help`: the commands that this person can use now.
 
-use super::{ALL, Answer, Command, CommandContext, CommandError, NoticeText, no_handle_text};
+use super::{
+    ALL, Answer, Command, CommandContext, CommandError, NoticeText, admin, no_handle_text,
+};
 
 pub(super) const COMMAND: Command = Command {
     name: "help",
@@ -16,6 +18,8 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
         && let Some(command) = ALL
             .iter()
             .find(|command| command.is_called(&word.to_lowercase()))
+        // Only admins learn of their command.
+        && (command.name != admin::COMMAND.name || context.is_admin())
     {
         return Ok(NoticeText::default()
             .code(command.usage)

@@ -5,6 +5,7 @@
 //! Write a file with a `COMMAND` and its `run`, and put it into [`ALL`]. A command changes things
 //! only through [`CommandContext::change`]; it says what happened, and what the person can do next.
 
+mod admin;
 mod appear;
 mod block;
 mod calls;
@@ -21,6 +22,8 @@ mod requests;
 mod unblock;
 mod whoami;
 
+pub(super) use claim::{decline_text, link_to};
+
 use rand::RngCore;
 use ruma::{OwnedServerName, ServerName};
 
@@ -34,7 +37,7 @@ use crate::{
 };
 
 /// All commands, in the order in which `help` shows them.
-const ALL: [&Command; 17] = [
+const ALL: [&Command; 18] = [
     &claim::COMMAND,
     &handles::COMMAND,
     &dm::COMMAND,
@@ -51,6 +54,7 @@ const ALL: [&Command; 17] = [
     &confirm::COMMAND,
     &cancel::COMMAND,
     &whoami::COMMAND,
+    &admin::COMMAND,
     &help::COMMAND,
 ];
 
@@ -81,6 +85,7 @@ pub(super) struct PersonState {
     has_confirmation: bool,
     has_requests: bool,
     can_mask: bool,
+    is_admin: bool,
 }
 
 /// The context in which a command runs.
@@ -90,6 +95,8 @@ pub(super) struct CommandContext<'a, 'c> {
     pub options: &'a Options,
     pub now: Timestamp,
     pub rng: &'a mut dyn RngCore,
+    /// What the person may do.
+    pub permission: Permission,
 }
 
 /// The reason why a command did nothing.
@@ -183,6 +190,8 @@ fn nearest_command(name: &str) -> Option<&'static Command> {
     });
     names
         .chain(aliases)
+        // Nobody else learns of it.
+        .filter(|(name, _)| *name != admin::COMMAND.name)
         .map(|(called, command)| {
             let slips = strsim::damerau_levenshtein(called, name);
             (slips, called.len(), command)
@@ -203,6 +212,7 @@ impl CommandContext<'_, '_> {
             has_blocks: !self.tx.blocks_of(self.person)?.is_empty(),
             has_requests: !self.tx.requests_of(self.person)?.is_empty(),
             can_mask: self.tx.settings().capabilities.masked,
+            is_admin: self.is_admin(),
             has_confirmation: confirmation::current(self.tx, self.person, self.now)?.is_some(),
             handles,
         })
@@ -210,7 +220,12 @@ impl CommandContext<'_, '_> {
 
     /// Returns whether the admin lets the person have handles.
     pub fn may_claim(&self) -> bool {
-        self.tx.settings().permissions.of(self.person) >= Permission::Claim
+        self.permission >= Permission::Claim
+    }
+
+    /// Returns whether the person is an admin.
+    pub fn is_admin(&self) -> bool {
+        self.permission >= Permission::Admin
     }
 
     /// Returns the handles of the person.

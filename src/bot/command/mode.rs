@@ -124,13 +124,14 @@ fn set(
         effects.push(Effect::EndConversations {
             ghost: ghost.clone(),
             blocked_only: false,
+            generation: set.record.generation,
         });
     }
     if set.replace_identity {
         effects.push(Effect::ReplaceIdentity {
             ghost: ghost.clone(),
             name: handle.to_string(),
-            strict: set.record.strict,
+            generation: set.record.generation,
         });
     }
     let text = NoticeText::default().name(&handle.to_string());

@@ -84,6 +84,7 @@ pub(super) fn confirmed(
     answer.effects.push(Effect::RetireGhost {
         ghost: context.ghost(&record.handle)?,
         generation: record.generation,
+        released_at: context.now,
     });
     Ok(answer)
 }

@@ -40,7 +40,7 @@ async fn somebody_comes_claims_and_is_told_what_follows() {
         [Effect::MakeGhost {
             ghost: ghost("sam"),
             name: "@Sam".to_owned(),
-            strict: false,
+            generation: 1,
         }]
     );
     let tx = talk.directory.begin().await;

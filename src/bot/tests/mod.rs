@@ -1,5 +1,6 @@
 //! The bot's answers, as people read them.
 
+mod admin;
 mod block;
 mod claim;
 mod dm;

@@ -52,7 +52,8 @@ async fn a_handle_is_released_only_with_its_code() {
         answer.effects,
         [Effect::RetireGhost {
             ghost: ghost("sam"),
-            generation: 1
+            generation: 1,
+            released_at: NOW,
         }]
     );
     assert_matches!(

@@ -6,8 +6,11 @@ use ruma::{event_id, room_id};
 use super::*;
 use crate::{
     bot::input::COMMAND_AGE_MAX,
-    directory::{BlockScope, Mode, ReachQuery, Request, Verdict},
+    directory::{
+        ActingAdmin, BlockScope, GranteeAct, GranteeOrder, Mode, ReachQuery, Request, Verdict,
+    },
     handle::{HandleRules, Typed},
+    permissions::Grantee,
     testing,
 };
 
@@ -194,6 +197,30 @@ async fn whom_the_owner_blocked_meanwhile_is_not_let_in() {
     );
     assert_eq!(talk.directory.requests_of(sam()).unwrap().len(), 1);
     assert_eq!(talk.effects(sam(), "accept 1").await, [answered(false)]);
+}
+
+#[tokio::test]
+async fn whom_an_admin_banned_meanwhile_is_not_let_in() {
+    for banned in [alice(), sam()] {
+        let (mut talk, _) = asked().await;
+        let by = ActingAdmin::Login("root".to_owned());
+        let order = GranteeOrder {
+            grantee: &Grantee::Person((**banned).clone()),
+            act: GranteeAct::Ban,
+            reason: "",
+            by: &by,
+        };
+        let mut tx = talk.directory.begin().await;
+        tx.act_on_grantee(&order, NOW).unwrap();
+        tx.commit().await.unwrap();
+        let answer = talk.answer(sam(), "accept 1").await.unwrap();
+        assert_eq!(answer.effects, [answered(false)]);
+        assert!(
+            answer.plain.contains("no longer lets them reach you"),
+            "{}",
+            answer.plain
+        );
+    }
 }
 
 #[tokio::test]

@@ -58,17 +58,15 @@ async fn mode_tells_what_it_means_and_replaces_the_identity_only_when_needed() {
          This gives @_dm_sam:example.org new keys. People who have met it may see a warning that \
          its identity changed. This is why."
     );
-    let replaced = |strict: bool| {
-        [Effect::ReplaceIdentity {
-            ghost: ghost("sam"),
-            name: "@sam".to_owned(),
-            strict,
-        }]
-    };
-    assert_eq!(strict.effects, replaced(true));
+    let replaced = [Effect::ReplaceIdentity {
+        ghost: ghost("sam"),
+        name: "@sam".to_owned(),
+        generation: 1,
+    }];
+    assert_eq!(strict.effects, replaced);
     assert_eq!(talk.effects(sam(), "mode strict").await, []);
     let open = talk.answer(sam(), "Mode OPEN").await.unwrap();
-    assert_eq!(open.effects, replaced(false));
+    assert_eq!(open.effects, replaced);
     assert!(
         open.plain.starts_with(
             "@sam is open: when someone starts a chat with it, it takes their first message, \
@@ -214,6 +212,7 @@ async fn a_mask_is_taken_off_only_with_a_code() {
         );
         let ended = Effect::EndConversations {
             ghost: ghost("sam"),
+            generation: 1,
             blocked_only: false,
         };
         assert_eq!(done.effects[0], ended);

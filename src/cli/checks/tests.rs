@@ -225,6 +225,7 @@ impl Both {
                 &setup,
                 CurrentPermissions::new(setup.permissions()),
             )),
+            engine: crate::server::StartedEngine::never(),
         };
         let socket = AdminSocket::bind(folder.path()).await.unwrap();
         let options = server_options(&setup, self_test, Health::default());

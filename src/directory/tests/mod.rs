@@ -1,5 +1,7 @@
 //! Tests of the directory, by subject, and what they share.
 
+mod acts;
+mod bans;
 mod blocks;
 mod claims;
 mod contacts;

@@ -26,10 +26,11 @@ fn what_is_written_to_disk_keeps_its_form() {
     );
     record.state = HandleState::Quarantined {
         until: Timestamp(9),
+        revoked: true,
     };
     assert_eq!(
         serde_json::to_value(&record.state).unwrap(),
-        json!({ "quarantined": { "until": 9 } })
+        json!({ "quarantined": { "until": 9, "revoked": true } })
     );
     let pair = tables::Pair {
         room: room_id!("!r:example.org").to_owned(),

@@ -14,7 +14,7 @@ use crate::{
             notice,
             send::{Outgoing, Recipients},
         },
-        records::{ControlRooms, OwedGhosts, PendingNotices, QueuedEffect, RetainedEvents},
+        records::{ControlRooms, PendingNotices, QueuedEffect, RetainedEvents},
         room::Room,
     },
     ids::Person,
@@ -83,10 +83,8 @@ impl Room {
             }
             ControlEffect::OfferAnswers { to } => self.offer_answers(&bot, to).await?,
             ControlEffect::Bot(effect) => {
-                engine.carry_out_bot_effect(effect).await?;
-                if let Some(ghost) = effect.changed_ghost() {
-                    batch.delete::<OwedGhosts>(ghost);
-                }
+                engine.carry_out_bot_effect(effect, number).await?;
+                engine.settle_owed_ghost(effect, &mut batch)?;
             }
             ControlEffect::Forget => {
                 return self.forget_control_room(&bot, batch).await;
@@ -309,6 +307,10 @@ impl Room {
         {
             self.engine.stage_owed_ghost(effect, &mut batch)?;
         }
+        if let ControlEffect::Bot(bot::Effect::Tell { person, notice }) = effect {
+            self.engine
+                .stage_owed_notice(person.clone(), notice.clone(), &mut batch)?;
+        }
         let Some(control) = &mut self.record.control else {
             return Ok(self.engine.store().apply(batch)?);
         };
@@ -333,6 +335,14 @@ impl Room {
                 } else {
                     bot::texts::ghost_owed(effect)
                 };
+                // An admin may have ordered it for somebody else.
+                let holder = self.engine.holder_of(effect)?;
+                let other = holder.filter(|holder| control.person.as_ref() != Some(holder));
+                if let (Some(other), Some(notice)) = (other, &notice) {
+                    self.engine
+                        .stage_owed_notice(other, notice.clone(), &mut batch)?;
+                    return self.commit(batch, []);
+                }
                 let say = notice.map(|notice| ControlEffect::SendNotice {
                     notice,
                     source: format!("failed {}", self.engine.next()),

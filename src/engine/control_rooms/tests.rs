@@ -1,5 +1,6 @@
 //! Control rooms: which of them the bot goes into, how one is made for somebody, which one stays.
 
+mod admin_acts;
 mod commands;
 mod ghosts;
 mod notices;

@@ -90,7 +90,8 @@ impl Room {
         let (Some(record), Some(owner)) = (record, introduction.owner()) else {
             return Err(impossible());
         };
-        if !record.is_held_by(owner) {
+        let asker = introduction.asker().ok_or_else(impossible)?;
+        if !record.is_held_by(owner) || !engine.directory().still_leads(&record, &asker)? {
             return Err(impossible());
         }
         let view = self.room_state(&introduction.ghost).await?;

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::{
     bot::{self, NoticeText},
-    directory::Mode,
+    directory::{HandleRecord, Mode},
     engine::{
         EngineError,
         messaging::{
@@ -282,7 +282,13 @@ impl Room {
         };
         // An invite shows who the owner is, so the handle must still be theirs and open.
         let record = self.engine.directory().by_ghost(&introduction.ghost)?;
-        if !record.is_some_and(|record| record.is_held_by(owner) && record.mode == Mode::Open) {
+        let is_as_before =
+            |record: &HandleRecord| record.is_held_by(owner) && record.mode == Mode::Open;
+        let asker = introduction.asker();
+        let (Some(record), Some(asker)) = (record.filter(is_as_before), asker) else {
+            return Err(EngineError::Refused(Refusal::HandleChanged));
+        };
+        if !self.engine.directory().still_leads(&record, &asker)? {
             return Err(EngineError::Refused(Refusal::HandleChanged));
         }
         let view = self.room_state(&introduction.ghost).await?;

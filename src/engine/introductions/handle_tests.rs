@@ -232,8 +232,13 @@ async fn a_release_is_no_different_from_a_decline_for_those_who_wait() {
     let released = BotEffect::RetireGhost {
         ghost: ghost(),
         generation: 1,
+        released_at: crate::clock::Timestamp(0),
     };
-    house.engine.carry_out_bot_effect(&released).await.unwrap();
+    house
+        .engine
+        .carry_out_bot_effect(&released, 1)
+        .await
+        .unwrap();
     let events = house.fake.events(chat().as_str());
     let left: Value = serde_json::from_str(events.last().unwrap().content.get()).unwrap();
     assert_eq!(left["membership"], "leave");

@@ -38,6 +38,9 @@ impl Room {
         let mut tx = engine.directory().begin().await;
         let record = tx.lookup(&record.handle)?.filter(is_as_before);
         let record = record.ok_or_else(changed)?;
+        if !tx.still_leads(&record, &asker)? {
+            return Err(changed());
+        }
         let request = Request {
             handle: record.handle,
             generation: record.generation,

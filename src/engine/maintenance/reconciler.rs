@@ -41,16 +41,24 @@ impl Engine {
         }
     }
 
-    /// Sets up ghosts that could not be set up when their handles were claimed, until the service
-    /// stops.
+    /// Does what acts of an admin have left to be done, and sets up ghosts that could not be set up
+    /// when their handles were claimed, until the service stops.
     pub(in crate::engine) async fn keep_making_ghosts(&self) {
         let mut stop = self.0.stop.subscribe();
         loop {
+            // First: they are told of a handle before they are told what became of its ghost.
+            if let Err(error) = self.tell_owed().await {
+                tracing::error!(%error, "what people are to be told cannot be read");
+            }
             if let Err(error) = self.carry_out_owed().await {
                 tracing::warn!(%error, "ghosts could not be set up; they are tried again");
             }
+            if let Err(error) = self.tell_owed().await {
+                tracing::error!(%error, "what people are to be told cannot be read");
+            }
             tokio::select! {
                 () = clock::sleep(OWED_EVERY) => {}
+                () = self.0.owed_noted.notified() => {}
                 _ = stop.wait_for(|stop| *stop) => return,
             }
         }

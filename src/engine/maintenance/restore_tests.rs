@@ -93,6 +93,7 @@ async fn lived(store: &Store, fake: &FakeHomeserver) {
     };
     let task = Effect::RetireGhost {
         generation: 1,
+        released_at: NOW,
         ghost: Ghost::new(ghost("old")),
     };
     for (number, effect) in [(1, notice), (2, ControlEffect::Bot(task))] {

@@ -4,6 +4,7 @@ use std::{os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 
 use assert_matches::assert_matches;
 use ruma::server_name;
+use serde_json::json;
 use tokio::net::UnixListener;
 
 use crate::{
@@ -15,7 +16,7 @@ use crate::{
     matrix::install_crypto_provider,
     server::{
         Admin, AdminSocket, HandleDetails, Health, LastBackup, Reload, Reloaded, SOCKET, SelfTest,
-        ServerError, Status, admin_router,
+        ServerError, StartedEngine, Status, admin_router,
     },
     shutdown,
     store::{Store, StoreKey, StoreOptions},
@@ -41,6 +42,7 @@ fn admin(store: &Store) -> Admin {
             permissions_changed: true,
             need_restart: vec!["log.level".to_owned()],
         }))),
+        engine: StartedEngine::never(),
     }
 }
 
@@ -234,6 +236,10 @@ async fn handles_are_listed_by_owner_server_and_state_and_shown_one_by_one() {
         let url = format!("http://admin/v1/handles/{name}");
         assert_eq!(http.get(url).send().await.unwrap().status(), status);
     }
+    // Before the homeserver was found, nobody could be told.
+    let act = json!({ "act": "freeze", "login": "root" });
+    let early = http.post("http://admin/v1/handles/sam/acts").json(&act);
+    assert_eq!(early.send().await.unwrap().status(), 503);
     trigger.pull();
     serving.await.unwrap();
 }

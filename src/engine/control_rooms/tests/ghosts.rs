@@ -28,7 +28,7 @@ async fn a_ghost_that_could_not_be_made_is_made_later_and_its_owner_told() {
     let make = ControlEffect::Bot(bot::Effect::MakeGhost {
         ghost: ghost.clone(),
         name: "@kim".to_owned(),
-        strict: false,
+        generation: 1,
     });
     let refused = || {
         EngineError::Matrix(MatrixError::Refused {
@@ -63,6 +63,7 @@ async fn a_ghost_that_could_not_be_made_is_made_later_and_its_owner_told() {
     let machines = house.engine.machines();
     assert!(machines.device_of(&ghost).unwrap().is_none());
     house.engine.carry_out_owed().await.unwrap();
+    house.engine.tell_owed().await.unwrap();
     assert!(machines.device_of(&ghost).unwrap().is_some());
     assert!(!house.store.contains::<OwedGhosts>(&ghost).unwrap());
     let told = house.store.scan::<Inbox>(&prefix(&room), None, 10).unwrap();
@@ -79,15 +80,18 @@ async fn what_was_owed_to_a_former_owner_does_not_touch_the_ghost_of_the_next() 
     let make = bot::Effect::MakeGhost {
         ghost: ghost.clone(),
         name: "@kim".to_owned(),
-        strict: false,
+        generation: 1,
     };
     // Nobody holds the handle when it is given up.
     let mut batch = Batch::new();
     house.engine.stage_owed_ghost(&make, &mut batch).unwrap();
     house.store.apply(batch).unwrap();
     let mut tx = house.engine.directory().begin().await;
-    let (by, now) = (ClaimedBy::Person, house.engine.now());
-    tx.claim(&samuel(), &handle, by, now).unwrap();
+    let now = house.engine.now();
+    let former = ids::Person::new(owned_user_id!("@former:hs.test"));
+    tx.claim(&former, &handle, ClaimedBy::Person, now).unwrap();
+    tx.release(&former, &handle, now).unwrap();
+    tx.claim(&samuel(), &handle, ClaimedBy::Admin, now).unwrap();
     tx.commit().await.unwrap();
     let requests = house.fake.log().len();
     house.engine.carry_out_owed().await.unwrap();

@@ -16,11 +16,13 @@
 //! | `large_bodies`, `large_files` | a transaction that strangers made as large as they could, and files that people send |
 //! | `cost` | what a message and an introduction cost the homeserver |
 //! | `federation` | people of another homeserver, and a cut between the two |
+//! | `admin` | what an admin does about handles |
 //! | `control_room`, `names` | what people ask of the bot |
 //! | `forgetting` | what is left in files and logs afterwards |
 //! | `calls` | voice and video between two real browsers, through a mask |
 //! | `harness_itself` | the harness without the service |
 
+mod admin;
 mod bots;
 mod calls;
 mod control_room;

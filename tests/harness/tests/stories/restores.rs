@@ -210,6 +210,28 @@ async fn a_restored_service_wedges_nobodys_session_and_reuses_no_key() -> Result
         let claim = format!("claim {handle}");
         answered(&story.control_room, &bot, &claim, "taken").await?;
     }
+
+    // The admin looks at it, and gives it back.
+    let service = &story.world.service;
+    let shown = service.succeeds(&["handle", "show", "kim"]).await?;
+    ensure!(shown.contains("not in the backup"), "{shown}");
+    let refused = service.command_line(&["handle", "unfreeze", "kim"]).await?;
+    let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+    ensure!(
+        refused.status.code() == Some(1) && why.contains("who owns @kim is not known"),
+        "{why}"
+    );
+    service
+        .succeeds(&["handle", "transfer", "kim", kim.user_id.as_str()])
+        .await?;
+    kims.sees_part("The admin of this server gave you @kim")
+        .await?;
+    story.world.reachable(&carol, "kim").await?;
+    let kims_ghost = story.world.ghost("kim")?;
+    let carols = carol.starts_chat(&[&kims_ghost]).await?;
+    carols.says("to the lock keeper").await?;
+    let kims_of_carol = comes(&kim, &carols, &kims_ghost, "Carol (via @kim)").await?;
+    ends_well(&story.world, (&carol, &carols), (&kim, &kims_of_carol)).await?;
     checks::nothing_to_warn_of(&[&story.alice, &story.sam, &kim, &carol]).await
 }
 
