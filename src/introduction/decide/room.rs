@@ -43,8 +43,9 @@ pub fn decide_in_room(
         step.feed(ghost, input);
     }
     let settled = step.messages_of(ghost, |pending| pending.done && !pending.by_other);
+    let is_passed_on = matches!(input, Input::Done(Effect::PassOn { .. }));
     for event in open.iter().filter(|event| settled.contains(event)) {
-        step.settle_for_others(ghost, event);
+        step.settle_for_others(ghost, event, is_passed_on);
     }
     step.spread_roles();
     step.effects
@@ -95,13 +96,28 @@ impl RoomStep<'_> {
         can_take_over && open.contains(event)
     }
 
-    /// Tells the companions that a message has been passed on, or given up.
-    fn settle_for_others(&mut self, ghost: &Ghost, event: &OwnedEventId) {
-        let companions = self.find_companions(ghost).into_iter();
-        let companions: Vec<_> = companions.map(|other| other.ghost.clone()).collect();
+    /// Tells the companions that a message has been passed on, or given up. One that was passed on is
+    /// also done for those whose owners are asked first, which have heard it while they joined.
+    fn settle_for_others(&mut self, ghost: &Ghost, event: &OwnedEventId, is_passed_on: bool) {
+        let Some(own) = self.here.iter().find(|it| it.ghost == *ghost) else {
+            return;
+        };
+        let has_it = |it: &Introduction| it.pending.iter().any(|pending| pending.event == *event);
+        let others = self.here.iter().filter(|other| {
+            other.is_companion_of(own)
+                || (is_passed_on
+                    && !own.direct
+                    && own.passes_on_in_group()
+                    && !other.direct
+                    && other.asks_first()
+                    && other.ghost != own.ghost
+                    && other.invite.asker == own.invite.asker
+                    && has_it(other))
+        });
+        let others: Vec<_> = others.map(|other| other.ghost.clone()).collect();
         let event = event.clone();
         let input = Input::SettledByOther { event };
-        for other in companions {
+        for other in others {
             self.feed(&other, &input);
         }
     }

@@ -2,7 +2,7 @@
 
 mod companions;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use ruma::{OwnedEventId, UserId};
@@ -483,6 +483,27 @@ fn an_owner_who_accepts_takes_no_message_away_from_a_ghost_that_has_heard_it() {
 }
 
 #[test]
+fn an_owner_who_accepts_when_the_others_have_gone_is_quoted_nothing_again() {
+    let mut group = Group::of(&[("ann", "asks first"), ("kim", "")]);
+    // All hear it while they join.
+    group.says(first(), MessageKind::Line);
+    group.carry_out();
+    for _ in 0..4 {
+        group.after(3_000);
+        group.carry_out();
+    }
+    assert_eq!(group.open(), [ghost_of("ann")]);
+    assert_eq!(group.quotes(), [quote_by("kim", first())]);
+    let accepted = Input::Answered {
+        accepted: true,
+        masked: false,
+    };
+    group.feed(&ghost_of("ann"), &accepted);
+    group.ends();
+    assert_eq!(group.quotes(), [quote_by("kim", first())]);
+}
+
+#[test]
 fn where_people_see_only_what_comes_after_joining_nothing_is_passed_on() {
     let mut group = Group::of(&TWO);
     group.view.history_visibility = "joined".to_owned();
@@ -532,12 +553,19 @@ proptest! {
         if from_join {
             group.view.history_visibility = "joined".to_owned();
         }
+        let mut said = BTreeSet::new();
         for ((pause, input), whose, then, refusals) in steps {
             group.now = later(group.now, pause);
+            // The inbox hands over each event once.
+            let is_again = match &input {
+                Input::Message { event, .. } => !said.insert(event.clone()),
+                _ => false,
+            };
             // What happens in the room, all ghosts see; the rest concerns one of them, or all.
             match (&input, names.get(whose)) {
                 // A masked handle's ghost stays in a conversation.
                 (Input::Answered { masked: true, .. }, _) => {}
+                _ if is_again => {}
                 (Input::Message { .. } | Input::Member { .. }, _) | (_, None) => {
                     for ghost in group.open() {
                         group.feed(&ghost, &input);
