@@ -28,6 +28,7 @@ mod reload;
 mod restore;
 pub mod run;
 mod service;
+mod service_manager;
 mod status;
 mod watchdog;
 
@@ -81,7 +82,7 @@ enum Command {
     Doctor,
     /// Run the service.
     Run,
-    /// Show whether the running Stonechat is ready, and how much it has set aside.
+    /// Show whether the running Stonechat is ready, what waits, and how much it has set aside.
     Status(status::ShowStatus),
     /// List and show handles, freeze one, give one to somebody, and what else an admin does.
     Handle(handle::HandleCommand),

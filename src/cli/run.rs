@@ -13,7 +13,9 @@ use tracing::{error, info, warn};
 use super::{
     CliError, Service,
     checks::{CheckResult, Checker, Observer, Problem, retry_pause},
-    logging, open_store, pings, watchdog,
+    logging, open_store, pings,
+    service_manager::ServiceManager,
+    watchdog,
 };
 use crate::{
     config::{Setup, secrets::Environment},
@@ -76,6 +78,7 @@ async fn serve(
     let options = server_options(setup, self_test, health.clone());
     let router = server::router(service.appservice(), options);
     let servers = Servers::start(listener, router, socket, admin_router);
+    let manager = ServiceManager::tell_of(&service, &health, &shutdown);
 
     let checker = match connect_and_check(setup, &service, &shutdown).await {
         Ok(Some(checker)) => checker,
@@ -121,6 +124,7 @@ async fn serve(
         StopReason::Requested => Ok(()),
     };
     info!("shutting down");
+    manager.stops();
     servers.stop().await;
     stop_engine.pull();
     engine_result(engine.await)?;

@@ -61,16 +61,26 @@ impl Service {
             self_test,
             clock: Arc::new(SystemClock),
             reload: Arc::new(self.reload()),
-            engine: StartedEngine {
-                engine: self.engine.subscribe(),
-                started: self.started.subscribe(),
-            },
+            engine: self.started_engine(),
         }
     }
 
     /// Returns what reads the configuration again.
     pub fn reload(&self) -> ConfigReload {
         ConfigReload::new(&self.setup, self.permissions.clone())
+    }
+
+    /// Returns the engine, for those who need it once it has started.
+    pub fn started_engine(&self) -> StartedEngine {
+        StartedEngine {
+            engine: self.engine.subscribe(),
+            started: self.started.subscribe(),
+        }
+    }
+
+    /// Returns the store.
+    pub fn store(&self) -> &Store {
+        &self.store
     }
 
     /// Returns what the store knows about its stamps.

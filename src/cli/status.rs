@@ -1,15 +1,17 @@
 //! `stonechat status`
 
-use std::{path::Path, process::ExitCode};
+use std::{path::Path, process::ExitCode, time::Duration};
 
 use clap::Args;
 use comfy_table::{Table, presets::NOTHING};
 use serde::Serialize;
 
-use super::{CliError, admin::RunningService, backup::format_size, json::print_json};
+use super::{
+    CliError, admin::RunningService, backup::format_size, json::print_json, printable::Printable,
+};
 use crate::{
     config::{Setup, secrets::Environment},
-    engine::StorePart,
+    engine::{StorePart, WaitingWork},
     server::Status,
 };
 
@@ -66,32 +68,75 @@ impl ShowStatus {
 }
 
 fn format_status(StatusReport { status, store }: &StatusReport) -> String {
-    let state = match (status.ready, status.restoring) {
-        (_, true) => "is finishing a restore",
-        (true, false) => "is ready",
-        (false, false) => "is not ready",
+    let state = match status.restoring {
+        true => format!("{}; it is finishing a restore", status.state),
+        false => status.state.clone(),
     };
-    let mut text = format!("Stonechat {} {state}.\n\n", status.version);
-    let size = format_size(status.size_on_disk);
-    text.push_str(&format!("The database takes {size} on disk.\n"));
+    let mut text = format!("Stonechat {}: {state}\n", status.version);
+    let part = |name: &str| status.parts.get(name).map_or("unknown", String::as_str);
+    let lines = [
+        ("homeserver", part("homeserver").to_owned()),
+        ("transactions", part("transactions").to_owned()),
+        ("waiting", words_of_waiting(&status.waiting)),
+        (
+            "database",
+            format!("{} on disk", format_size(status.size_on_disk)),
+        ),
+    ];
+    let lines = lines.map(|(name, state)| format!("{name}: {state}"));
+    text.push_str(&lines.join("\n"));
+    for stuck in &status.waiting.stuck {
+        let room = Printable::whole(&stuck.room);
+        text.push_str(&format!(
+            "\nstuck: {} in {room}, since {}",
+            stuck.what, stuck.since
+        ));
+    }
     if let Some(parts) = store {
-        text.push_str("It consists of, before what the database itself adds:\n");
+        text.push_str("\nThe database consists of, before what it adds itself:\n");
         let rows = parts.iter().map(|part| {
             let records = format!("{} records", part.records);
             [part.what.clone(), records, format_size(part.bytes)]
         });
-        text.push_str(&format!("{}\n", table_of(rows)));
+        text.push_str(&table_of(rows).to_string());
     }
-    text.push('\n');
     if status.dead_letters.is_empty() {
-        text.push_str("Nothing from the homeserver has been set aside.");
+        text.push_str("\nNothing from the homeserver has been set aside.");
         return text;
     }
-    text.push_str("Set aside, because it was too large or could not be read:\n");
+    text.push_str("\nSet aside, because it was too large or could not be read:\n");
     let letters = status.dead_letters.iter();
     let rows = letters.map(|(reason, count)| [reason.clone(), count.to_string()]);
     text.push_str(&table_of(rows).to_string());
     text
+}
+
+/// Returns what waits to be done, in a line.
+fn words_of_waiting(waiting: &WaitingWork) -> String {
+    let mut words = Vec::new();
+    if waiting.inbox > 0 {
+        words.push(format!("{} to be decided", waiting.inbox));
+    }
+    if let Some(seconds) = waiting.oldest_effect_seconds {
+        let age = humantime::format_duration(Duration::from_secs(seconds));
+        words.push(format!(
+            "{} to be done (the oldest for {age})",
+            waiting.outbox
+        ));
+    }
+    if waiting.owed_ghosts > 0 {
+        words.push(format!(
+            "ghosts to be made or removed: {}",
+            waiting.owed_ghosts
+        ));
+    }
+    if waiting.owed_notices > 0 {
+        words.push(format!("notices to be sent: {}", waiting.owed_notices));
+    }
+    if words.is_empty() {
+        return "nothing".to_owned();
+    }
+    words.join(", ")
 }
 
 fn table_of<const N: usize>(rows: impl Iterator<Item = [String; N]>) -> Table {
@@ -105,13 +150,21 @@ fn table_of<const N: usize>(rows: impl Iterator<Item = [String; N]>) -> Table {
 
 #[cfg(test)]
 mod tests {
+    use ruma::owned_room_id;
+
     use super::*;
+    use crate::{clock::Timestamp, engine::StuckEffect};
 
     fn report() -> StatusReport {
+        let parts = ["start", "store", "homeserver", "transactions"];
+        let parts = parts.map(|part| (part.to_owned(), "ok".to_owned()));
         let status = Status {
             version: "0.1.0".to_owned(),
             ready: true,
+            state: "ready".to_owned(),
+            parts: parts.into(),
             restoring: false,
+            waiting: WaitingWork::default(),
             dead_letters: Default::default(),
             size_on_disk: 25_480_000,
         };
@@ -122,24 +175,48 @@ mod tests {
     }
 
     #[test]
-    fn dead_letters_are_shown_by_reason() {
-        let mut report = report();
-        insta::assert_snapshot!(format_status(&report), @r"
-        Stonechat 0.1.0 is ready.
-
-        The database takes 24.3 MiB on disk.
-
+    fn a_service_that_is_well_is_shown_in_a_few_lines() {
+        insta::assert_snapshot!(format_status(&report()), @r"
+        Stonechat 0.1.0: ready
+        homeserver: ok
+        transactions: ok
+        waiting: nothing
+        database: 24.3 MiB on disk
         Nothing from the homeserver has been set aside.
         ");
-        report.status.ready = false;
-        let letters = &mut report.status.dead_letters;
+    }
+
+    #[test]
+    fn what_is_wrong_and_what_is_stuck_is_named() {
+        let mut report = report();
+        let status = &mut report.status;
+        status.ready = false;
+        status.state = "not ready: homeserver: it does not answer".to_owned();
+        status.restoring = true;
+        let homeserver = ("homeserver".to_owned(), "it does not answer".to_owned());
+        status.parts.extend([homeserver]);
+        status.waiting = WaitingWork {
+            inbox: 2,
+            outbox: 14,
+            oldest_effect_seconds: Some(3_723),
+            owed_ghosts: 1,
+            owed_notices: 3,
+            stuck: vec![StuckEffect {
+                room: owned_room_id!("!room:hs.test"),
+                what: "forward".to_owned(),
+                since: Timestamp(1_795_376_395_450),
+            }],
+        };
+        let letters = &mut status.dead_letters;
         letters.insert("event_too_large".to_owned(), 12);
         letters.insert("to_device_too_large".to_owned(), 3);
         insta::assert_snapshot!(format_status(&report), @r"
-        Stonechat 0.1.0 is not ready.
-
-        The database takes 24.3 MiB on disk.
-
+        Stonechat 0.1.0: not ready: homeserver: it does not answer; it is finishing a restore
+        homeserver: it does not answer
+        transactions: ok
+        waiting: 2 to be decided, 14 to be done (the oldest for 1h 2m 3s), ghosts to be made or removed: 1, notices to be sent: 3
+        database: 24.3 MiB on disk
+        stuck: forward in !room:hs.test, since 2026-11-22 19:39:55 UTC
         Set aside, because it was too large or could not be read:
          event_too_large      12 
          to_device_too_large  3
@@ -165,13 +242,14 @@ mod tests {
             part("rooms and introductions", 12, 4_100),
         ]);
         insta::assert_snapshot!(format_status(&report), @r"
-        Stonechat 0.1.0 is ready.
-
-        The database takes 24.3 MiB on disk.
-        It consists of, before what the database itself adds:
+        Stonechat 0.1.0: ready
+        homeserver: ok
+        transactions: ok
+        waiting: nothing
+        database: 24.3 MiB on disk
+        The database consists of, before what it adds itself:
          copies of messages in masked conversations  30000 records  2.8 MiB 
          rooms and introductions                     12 records     4.0 KiB 
-
         Nothing from the homeserver has been set aside.
         ");
         let json = serde_json::to_value(&report).unwrap();

@@ -16,7 +16,7 @@
 //! | `messaging` | decrypts, encrypts and sends as one of our users; leaves rooms and forgets their keys |
 //! | `inbox` | accepts what the homeserver pushes or a sync brings: once, bounded, durable |
 //! | `room` | a room: its record, the writes of its decisions, and what its effects need |
-//! | `history`, `outage`, `places`, `bells`, `missing_users`, `users`, `waiting_redactions`, `lanes`, `sizes`, `copies`, `records`, `packs`, `control_room`, `event`, `failing`, `keyed`, `settings`, `error` | a room's history; whether the homeserver is down; places for work that other servers can hold up; how an inbox is filled and its room woken; our users that the homeserver does not have; our users, as whom requests are made; the deletions among what waits in a room; whose effects are overtaken there; of what the store consists; which copies of events are known; what is on disk; records that hold many; where a control room stands; an event; how long an item has been failing; locks by key; settings; errors |
+//! | `history`, `outage`, `places`, `bells`, `missing_users`, `users`, `waiting_redactions`, `lanes`, `sizes`, `queues`, `copies`, `records`, `packs`, `control_room`, `event`, `failing`, `keyed`, `settings`, `error` | a room's history; whether the homeserver is down; places for work that other servers can hold up; how an inbox is filled and its room woken; our users that the homeserver does not have; our users, as whom requests are made; the deletions among what waits in a room; whose effects are overtaken there; of what the store consists; what waits to be done; which copies of events are known; what is on disk; records that hold many; where a control room stands; an event; how long an item has been failing; locks by key; settings; errors |
 //!
 //! A folder or file uses those below it, and in its own row those behind it.
 //!
@@ -94,6 +94,7 @@ mod notify;
 mod outage;
 mod packs;
 mod places;
+mod queues;
 mod records;
 mod retention;
 mod retry;
@@ -137,6 +138,7 @@ pub use maintenance::{
     restore::NOT_IN_BACKUPS,
     stamp::{STAMP_TYPE, Stamp, StampHistory},
 };
+pub use queues::{StuckEffect, WaitingWork, read_queues};
 pub use settings::{ConversationSettings, EngineSettings};
 pub use sizes::{StorePart, store_parts};
 
@@ -351,6 +353,15 @@ impl Engine {
             self.forward_ephemeral(ephemeral);
         }
         Ok(())
+    }
+
+    /// Returns once each lock that all work needs was free for a moment. It hangs if one of them is
+    /// held for good; of a room that is stuck by itself it says nothing.
+    pub async fn prove_progress(&self) {
+        drop(self.0.inbox_lock.lock().await);
+        drop(self.directory().begin().await);
+        drop(self.0.decisions.lock());
+        drop(self.tasks());
     }
 
     /// Lets every actor finish its current step, and makes everything durable.

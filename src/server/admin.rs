@@ -61,7 +61,10 @@ use super::{
 use crate::{
     clock::Clock,
     crypto::{ready_devices, store::GhostStores},
-    engine::{NOT_IN_BACKUPS, StampHistory, count_dead_letters, owed_ghosts, store_parts},
+    engine::{
+        NOT_IN_BACKUPS, StampHistory, WaitingWork, count_dead_letters, owed_ghosts, read_queues,
+        store_parts,
+    },
     shutdown::Shutdown,
     store::{BackupInfo, Store, StoreError},
 };
@@ -194,8 +197,14 @@ pub struct Status {
     pub version: String,
     /// Whether all parts work.
     pub ready: bool,
+    /// The state in a few words.
+    pub state: String,
+    /// The parts of readiness: `ok`, or why a part does not work.
+    pub parts: BTreeMap<String, String>,
     /// Whether the work after a restore is unfinished.
     pub restoring: bool,
+    /// What waits.
+    pub waiting: WaitingWork,
     /// The number of items from the homeserver that were set aside since the database was created,
     /// by reason.
     pub dead_letters: BTreeMap<String, u64>,
@@ -255,6 +264,16 @@ fn read_status(admin: &Admin) -> Result<Status, StoreError> {
     Ok(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ready: admin.health.is_ready(),
+        state: admin.health.in_words(),
+        parts: admin
+            .health
+            .parts()
+            .map(|(part, state)| (part.to_owned(), state.to_owned()))
+            .into(),
+        waiting: WaitingWork {
+            owed_ghosts: admin.owed_ghosts()?.len(),
+            ..read_queues(&admin.store, admin.clock.now())?
+        },
         restoring: admin.store.is_restored()?,
         dead_letters: count_dead_letters(&admin.store)?,
         size_on_disk: admin.store.size_on_disk()?,

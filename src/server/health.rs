@@ -24,6 +24,8 @@ use crate::store::StoreFailure;
 
 /// The state of a part that works.
 const OK: &str = "ok";
+/// The state of the homeserver until the start is over.
+const NOT_KNOWN_YET: &str = "not known yet; the log says what the start waits for";
 
 /// A part of readiness that can come and go while the service runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +71,31 @@ impl Health {
         self.parts().iter().all(|(_, state)| *state == OK)
     }
 
+    /// Returns the state in a few words: `ready`, or the first part that is not, and why.
+    pub fn in_words(&self) -> String {
+        let mut parts = self.parts().into_iter();
+        match parts.find(|(_, state)| *state != OK) {
+            None => "ready".to_owned(),
+            Some(("start", state)) => state.to_owned(),
+            Some((part, state)) => format!("not ready: {part}: {state}"),
+        }
+    }
+
+    /// Returns the parts and their states: `ok`, or why a part does not work.
+    pub fn parts(&self) -> [(&'static str, &'static str); 4] {
+        let started = self.0.started.load(Ordering::Relaxed);
+        let [homeserver, transactions] = *self.failures();
+        let store = self.0.store.get().map(|_| "it has failed; see the log");
+        // Nothing was asked yet, or the start waits for the answer.
+        let unknown = if started { OK } else { NOT_KNOWN_YET };
+        [
+            ("start", if started { OK } else { "starting" }),
+            ("store", store.unwrap_or(OK)),
+            ("homeserver", homeserver.unwrap_or(unknown)),
+            ("transactions", transactions.unwrap_or(unknown)),
+        ]
+    }
+
     /// Notes that the start is over.
     pub fn mark_started(&self) {
         self.0.started.store(true, Ordering::Relaxed);
@@ -92,18 +119,6 @@ impl Health {
             .failures
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn parts(&self) -> [(&'static str, &'static str); 4] {
-        let started = self.0.started.load(Ordering::Relaxed);
-        let [homeserver, transactions] = *self.failures();
-        let store = self.0.store.get().map(|_| "it has failed; see the log");
-        [
-            ("start", if started { OK } else { "starting" }),
-            ("store", store.unwrap_or(OK)),
-            ("homeserver", homeserver.unwrap_or(OK)),
-            ("transactions", transactions.unwrap_or(OK)),
-        ]
     }
 
     /// Answers `GET /health/ready`.

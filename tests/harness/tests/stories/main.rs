@@ -16,7 +16,8 @@
 //! | `large_bodies`, `large_files` | a transaction that strangers made as large as they could, and files that people send |
 //! | `cost` | what a message and an introduction cost the homeserver |
 //! | `federation` | people of another homeserver, and a cut between the two |
-//! | `admin` | what an admin does about handles |
+//! | `admin` | what an admin does about handles, people and servers |
+//! | `service_manager` | what systemd is told |
 //! | `control_room`, `names` | what people ask of the bot |
 //! | `forgetting` | what is left in files and logs afterwards |
 //! | `calls` | voice and video between two real browsers, through a mask |
@@ -50,5 +51,6 @@ mod remains;
 mod requests;
 mod restores;
 mod rooms;
+mod service_manager;
 mod strict;
 mod told;
