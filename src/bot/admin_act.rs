@@ -9,13 +9,18 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    directory::{GranteeAct, GranteeOrder, HandleAct, HandleChange, HandleRecord, HandleState},
+    directory::{
+        GranteeAct, GranteeOrder, HandleAct, HandleChange, HandleRecord, HandleState, Mode,
+    },
     handle::GHOST_PREFIX,
     ids::{Ghost, Person},
     text::fit_to_show,
 };
 
-/// An act on a handle that was done.
+/// What somebody can do about an act against them.
+const MISTAKE: &str = " If you think that's a mistake, ask the admin.";
+
+/// An act that was done.
 #[derive(Clone, Debug)]
 pub struct ActReport {
     /// What the admin is told.
@@ -133,12 +138,12 @@ pub fn report_grantee_act(order: &GranteeOrder<'_>, handles: &[HandleRecord]) ->
             );
             match handles {
                 [] => text,
-                [first, ..] => text
+                _ => text
                     .and(" They keep ")
                     .append(names())
-                    .and("; to take one from them: ")
-                    .code(&format!("release {}", first.handle.as_shown()))
-                    .and("."),
+                    .and("; ")
+                    .code("release")
+                    .and(" takes one from them."),
             }
         }
         GranteeAct::Unban => text.and(" is no longer banned."),
@@ -150,14 +155,16 @@ pub fn report_grantee_act(order: &GranteeOrder<'_>, handles: &[HandleRecord]) ->
                 "The admin of this server has banned you here: nobody new can reach you by ",
             )
             .append(names())
-            .and(", and you can neither reach others by their handles nor claim more."),
+            .and(", and you can neither reach others by their handles nor claim more.")
+            .and(MISTAKE),
         ),
         GranteeAct::Unban => Some(
-            NoticeText::new("The admin of this server has taken your ban back. To see how ")
-                .append(names())
-                .and(" is set up, write ")
-                .code("handles")
-                .and("."),
+            NoticeText::new(
+                "The admin of this server has taken your ban back. To see how your handles are set \
+                 up, write ",
+            )
+            .code("handles")
+            .and("."),
         ),
         GranteeAct::ResetLimits => None,
     };
@@ -242,10 +249,12 @@ fn words_for_owner(act: &HandleAct, record: &HandleRecord) -> Option<NoticeText>
     let text = NoticeText::default().name(&record.handle.to_string());
     Some(match act {
         HandleAct::Claim { .. } | HandleAct::Reserve | HandleAct::Unreserve => return None,
-        HandleAct::Freeze => text.and(
-            " was frozen by the admin of this server: it's still yours, and nobody new can reach \
-             you by it.",
-        ),
+        HandleAct::Freeze => text
+            .and(
+                " was frozen by the admin of this server: it's still yours, and nobody new can \
+                 reach you by it.",
+            )
+            .and(MISTAKE),
         HandleAct::Unfreeze => text
             .and(" is no longer frozen. To see how it's set up and who can reach you by it, write ")
             .code("handles")
@@ -254,10 +263,17 @@ fn words_for_owner(act: &HandleAct, record: &HandleRecord) -> Option<NoticeText>
         HandleAct::Unverify => text.and(
             " is no longer marked as verified. The admin of this server has taken the mark back.",
         ),
-        HandleAct::Transfer { .. } | HandleAct::Release => text.and(
-            " is no longer yours: the admin of this server has taken it from you. Nobody can reach \
-             you by it, and its masked conversations have ended.",
-        ),
+        HandleAct::Transfer { .. } | HandleAct::Release => {
+            let text = text.and(
+                " is no longer yours: the admin of this server has taken it from you. Nobody can \
+                 reach you by it.",
+            );
+            let text = match record.mode {
+                Mode::Masked => text.and(" Its conversations end."),
+                Mode::Open | Mode::Sealed => text,
+            };
+            text.and(MISTAKE)
+        }
     })
 }
 

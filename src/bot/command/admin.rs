@@ -1,5 +1,5 @@
-//! `admin freeze sam REASON`: what an admin does about handles, people and servers. Only people with the permission `admin`
-//! can find this command.
+//! `admin freeze sam REASON`: what an admin does about handles, people and servers. Only people with
+//! the permission `admin` can find this command.
 
 use ruma::{OwnedUserId, UserId};
 

@@ -57,7 +57,7 @@ async fn an_admin_freezes_a_handle_and_its_owner_reads_why() {
     assert_eq!(
         notice.plain,
         "@Sam was frozen by the admin of this server: it's still yours, and nobody new can reach \
-         you by it.\n\nThe admin says:\n> pretends to be <b>Sam</b>\n\n"
+         you by it. If you think that's a mistake, ask the admin.\n\nThe admin says:\n> pretends to be <b>Sam</b>\n\n"
     );
     assert!(!notice.html.contains("<b>"), "{}", notice.html);
     let own = talk.ask(sam(), "handles").await;
@@ -236,8 +236,8 @@ async fn an_admin_bans_people_and_only_owners_are_told() {
     assert_eq!(
         done.plain,
         "@samuel:example.org is banned: they reach nobody, claim nothing, and nobody new reaches \
-         them. Chats and masked conversations that have begun go on. They keep @sam; to take one \
-         from them: `release sam`. I tell @samuel:example.org."
+         them. Chats and masked conversations that have begun go on. They keep @sam; `release` \
+         takes one from them. I tell @samuel:example.org."
     );
     let said = talk.ask(sam(), "claim other").await;
     assert!(said.contains("can't have a handle here"), "{said}");
