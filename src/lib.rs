@@ -20,6 +20,7 @@
 //! | [`crypto`] | one Olm machine per ghost, keys that nobody has, the crypto store | [`crypto::Machines`] |
 //! | [`matrix`] | the homeserver: requests made as a ghost and its device, and what it pushes | [`matrix::Homeserver`] |
 //! | [`store`] | typed tables over an embedded database; what durable means; backups | [`store::Store`] |
+//! | [`metrics`] | what can be measured, and the calls that count it | [`metrics::catalogue`] |
 //! | [`config`], [`permissions`], [`handle`], [`ids`], [`clock`], [`text`], [`shutdown`] | value types: what is parsed once and then cannot be wrong | [`handle::Handle`] |
 //!
 //! # The way of an event
@@ -63,6 +64,7 @@ pub mod handle;
 pub mod ids;
 pub mod introduction;
 pub mod matrix;
+pub mod metrics;
 pub mod permissions;
 pub mod relay;
 pub mod server;

@@ -21,6 +21,8 @@ pub mod ids;
 pub mod introduction;
 #[path = "../../src/matrix/mod.rs"]
 pub mod matrix;
+#[path = "../../src/metrics/mod.rs"]
+pub mod metrics;
 #[path = "../../src/permissions.rs"]
 pub mod permissions;
 #[path = "../../src/relay/mod.rs"]

@@ -301,7 +301,7 @@ impl LocalService {
         let address = setup.config.appservice.listen;
         let listener = match Listener::bind(address, Limits::default()).await {
             Ok(listener) => listener,
-            Err(ServerError::InUse(_)) => {
+            Err(ServerError::InUse { .. }) => {
                 return Err(Problem::new(
                     format!(
                         "something listens on {address}, and it is not the Stonechat of {}",

@@ -19,7 +19,9 @@ use super::{
 };
 use crate::{
     config::{Setup, secrets::Environment},
-    server::{self, AdminSocket, Health, Limits, Listener, SelfTest, Token},
+    server::{
+        self, Admin, AdminSocket, Health, Limits, Listener, MetricsListener, SelfTest, Token,
+    },
     shutdown::{self, Shutdown, Trigger},
 };
 
@@ -36,10 +38,17 @@ pub async fn run(config: &Path, environment: Environment<'_>) -> Result<(), CliE
     let listener = Listener::bind(setup.config.appservice.listen, Limits::default()).await?;
     let service = Service::open(setup.clone(), store)?;
     service.reload().on_hangup().map_err(CliError::Runtime)?;
-    let socket = AdminSocket::bind(&setup.data).await?;
+    let sockets = Sockets {
+        appservice: listener,
+        admin: AdminSocket::bind(&setup.data).await?,
+        metrics: match setup.config.metrics.listen {
+            Some(address) => Some(MetricsListener::bind(address).await?),
+            None => None,
+        },
+    };
     let (trigger, shutdown) = shutdown::channel();
     stop_on_signals(trigger).map_err(CliError::Runtime)?;
-    start(&setup, service, listener, socket, shutdown).await
+    start(&setup, service, sockets, shutdown).await
 }
 
 /// Serves, connects to the homeserver, checks it, and works until asked to stop or until the store
@@ -48,15 +57,14 @@ pub async fn run(config: &Path, environment: Environment<'_>) -> Result<(), CliE
 pub async fn start(
     setup: &Setup,
     service: Service,
-    listener: Listener,
-    socket: AdminSocket,
+    sockets: Sockets,
     shutdown: Shutdown,
 ) -> Result<(), CliError> {
     let failure = service.failure();
     tokio::select! {
         biased;
         error = failure.happened() => Err(CliError::Store(error)),
-        result = serve(setup, service, listener, socket, shutdown) => result,
+        result = serve(setup, service, sockets, shutdown) => result,
     }
 }
 
@@ -67,17 +75,16 @@ pub async fn start(
 async fn serve(
     setup: &Setup,
     service: Service,
-    listener: Listener,
-    socket: AdminSocket,
+    sockets: Sockets,
     shutdown: Shutdown,
 ) -> Result<(), CliError> {
     let self_test = SelfTest::default();
     let observer = Observer::Local(self_test.clone());
     let health = Health::new(service.failure());
-    let admin_router = server::admin_router(service.admin(health.clone(), self_test.clone()));
+    let admin = service.admin(health.clone(), self_test.clone());
     let options = server_options(setup, self_test, health.clone());
     let router = server::router(service.appservice(), options);
-    let servers = Servers::start(listener, router, socket, admin_router);
+    let servers = Servers::start(sockets, router, admin);
     let manager = ServiceManager::tell_of(&service, &health, &shutdown);
 
     let checker = match connect_and_check(setup, &service, &shutdown).await {
@@ -181,26 +188,42 @@ impl Operation<'_> {
     }
 }
 
-/// The servers on the port and on the admin socket, while they run.
+/// The sockets of the service, bound and not served yet.
+#[derive(Debug)]
+pub struct Sockets {
+    /// For the homeserver.
+    pub appservice: Listener,
+    /// For the admin's commands.
+    pub admin: AdminSocket,
+    /// For Prometheus, if it is to read metrics.
+    pub metrics: Option<MetricsListener>,
+}
+
+/// The servers on the sockets, while they run.
 struct Servers {
     trigger: Trigger,
     task: JoinHandle<()>,
 }
 
 impl Servers {
-    /// Starts to serve on both.
-    fn start(
-        listener: Listener,
-        router: Router,
-        socket: AdminSocket,
-        admin_router: Router,
-    ) -> Self {
-        let address = listener.address();
+    /// Starts to serve on all sockets.
+    fn start(sockets: Sockets, router: Router, admin: Admin) -> Self {
+        let address = sockets.appservice.address();
+        if let Some(metrics) = &sockets.metrics {
+            info!(address = %metrics.address(), "metrics are shown");
+        }
         let (trigger, stop) = shutdown::channel();
         let task = tokio::spawn(async move {
+            let metrics = async {
+                if let Some(metrics) = sockets.metrics {
+                    metrics.serve(admin.clone(), stop.clone()).await;
+                }
+            };
+            let admin_router = server::admin_router(admin.clone());
             tokio::join!(
-                listener.serve(router, stop.clone()),
-                socket.serve(admin_router, stop)
+                sockets.appservice.serve(router, stop.clone()),
+                sockets.admin.serve(admin_router, stop.clone()),
+                metrics,
             );
         });
         info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");

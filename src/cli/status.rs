@@ -115,14 +115,12 @@ fn format_status(StatusReport { status, store }: &StatusReport) -> String {
 fn words_of_waiting(waiting: &WaitingWork) -> String {
     let mut words = Vec::new();
     if waiting.inbox > 0 {
-        words.push(format!("{} to be decided", waiting.inbox));
+        let since = words_of_age(waiting.oldest_item_seconds);
+        words.push(format!("{} to be decided{since}", waiting.inbox));
     }
-    if let Some(seconds) = waiting.oldest_effect_seconds {
-        let age = humantime::format_duration(Duration::from_secs(seconds));
-        words.push(format!(
-            "{} to be done (the oldest for {age})",
-            waiting.outbox
-        ));
+    if waiting.outbox > 0 {
+        let since = words_of_age(waiting.oldest_effect_seconds);
+        words.push(format!("{} to be done{since}", waiting.outbox));
     }
     if waiting.owed_ghosts > 0 {
         words.push(format!(
@@ -137,6 +135,14 @@ fn words_of_waiting(waiting: &WaitingWork) -> String {
         return "nothing".to_owned();
     }
     words.join(", ")
+}
+
+/// Returns for how long the oldest of several has been waiting, in brackets.
+fn words_of_age(seconds: Option<u64>) -> String {
+    let age = seconds.map(Duration::from_secs);
+    age.map_or_else(String::new, |age| {
+        format!(" (the oldest for {})", humantime::format_duration(age))
+    })
 }
 
 fn table_of<const N: usize>(rows: impl Iterator<Item = [String; N]>) -> Table {
@@ -198,6 +204,7 @@ mod tests {
         status.waiting = WaitingWork {
             inbox: 2,
             outbox: 14,
+            oldest_item_seconds: Some(4),
             oldest_effect_seconds: Some(3_723),
             owed_ghosts: 1,
             owed_notices: 3,
@@ -214,7 +221,7 @@ mod tests {
         Stonechat 0.1.0: not ready: homeserver: it does not answer; it is finishing a restore
         homeserver: it does not answer
         transactions: ok
-        waiting: 2 to be decided, 14 to be done (the oldest for 1h 2m 3s), ghosts to be made or removed: 1, notices to be sent: 3
+        waiting: 2 to be decided (the oldest for 4s), 14 to be done (the oldest for 1h 2m 3s), ghosts to be made or removed: 1, notices to be sent: 3
         database: 24.3 MiB on disk
         stuck: forward in !room:hs.test, since 2026-11-22 19:39:55 UTC
         Set aside, because it was too large or could not be read:

@@ -94,6 +94,9 @@ pub(super) const OPTIONS: &[(&str, &str)] = &[
     ("module", "The module in the homeserver. With it, no ghost enters rooms that are created for open handles."),
     ("module.token_file", "The file with the token that the module shows to Stonechat. The homeserver reads it as well. `stonechat registration --with-module` writes it and prints what to add to homeserver.yaml. Without this file there is no module."),
 
+    ("metrics", "Metrics for Prometheus. They name no person, room, handle or server."),
+    ("metrics.listen", "The address at which Prometheus reads them, like 127.0.0.1:29339; without it there are none. Anybody who reaches it can read them."),
+
     ("log", "The log, on standard error. It never holds what people write, tokens or keys."),
     ("log.format", "text, or json for machines."),
     ("log.level", "error, warn, info, debug or trace. The environment variable RUST_LOG overrides it."),

@@ -56,6 +56,9 @@ pub struct Config {
     /// The module in the homeserver.
     #[serde(default)]
     pub module: ModuleSection,
+    /// The metrics.
+    #[serde(default)]
+    pub metrics: MetricsSection,
     /// The log.
     #[serde(default)]
     pub log: LogSection,
@@ -121,6 +124,7 @@ impl Default for Config {
             reconcile: ReconcileSection::default(),
             crypto: CryptoSection::default(),
             module: ModuleSection::default(),
+            metrics: MetricsSection::default(),
             log: LogSection::default(),
         }
     }
@@ -397,6 +401,14 @@ impl Default for ModuleSection {
             token_file: PathBuf::from("module.token"),
         }
     }
+}
+
+/// `metrics`: what Prometheus reads.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MetricsSection {
+    /// The address to listen on; without it nothing is measured.
+    pub listen: Option<SocketAddr>,
 }
 
 /// `log`: the log.

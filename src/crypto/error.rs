@@ -161,6 +161,25 @@ pub enum DecryptError {
     Crypto(#[from] CryptoError),
 }
 
+impl DecryptError {
+    /// Returns the name under which it is counted; `None` if it is not about the event.
+    pub fn reason(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::NoKey { .. } => "no_key",
+            Self::KeyBeginsLater { .. } => "key_begins_later",
+            Self::SenderUnknown { .. } => "sender_unknown",
+            Self::Untrusted(Distrust::UnknownDevice) => "unknown_device",
+            Self::Untrusted(Distrust::UnsignedDevice) => "unsigned_device",
+            Self::Untrusted(Distrust::ChangedIdentity) => "changed_identity",
+            Self::Untrusted(Distrust::TooManyDevices) => "too_many_devices",
+            Self::Replayed { .. } => "replayed",
+            Self::NotUnderstood => "not_understood",
+            Self::Malformed(_) => "malformed",
+            Self::Crypto(_) => return None,
+        })
+    }
+}
+
 /// What is wrong with a sender's device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Distrust {

@@ -20,6 +20,7 @@ use super::{
     slot::InUse,
     split_request::{SplitRequest, may_be_spoiled_by_one},
 };
+use crate::metrics::catalogue::ONE_TIME_KEYS;
 
 /// The end of a round of outgoing requests.
 enum Round {
@@ -165,6 +166,7 @@ impl Machines {
         match request.request() {
             AnyOutgoingRequest::KeysUpload(keys) => {
                 let answer = self.0.hs.send(ghost.actor(), keys.clone()).await?;
+                ONE_TIME_KEYS.add([], keys.one_time_keys.len() as u64);
                 let machine = ghost.machine().await?;
                 machine.machine.mark_request_as_sent(id, &answer).await?;
             }

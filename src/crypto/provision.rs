@@ -31,7 +31,7 @@ use super::{
     record::{GhostKind, GhostRecord, Step},
     slot::InUse,
 };
-use crate::matrix::Actor;
+use crate::{matrix::Actor, metrics::catalogue::ONE_TIME_KEYS};
 
 /// The result of [`Machines::register`].
 pub(super) struct Registered {
@@ -225,6 +225,7 @@ impl Machines {
             && let AnyOutgoingRequest::KeysUpload(keys) = request.request()
         {
             let answer = self.0.hs.send(ghost.actor(), keys.clone()).await?;
+            ONE_TIME_KEYS.add([], keys.one_time_keys.len() as u64);
             ghost
                 .machine
                 .mark_request_as_sent(request.request_id(), &answer)

@@ -19,6 +19,7 @@ use super::{
     slot::InUse,
     store::while_receiving,
 };
+use crate::metrics::catalogue::FALLBACK_KEYS;
 
 /// The contents of a transaction or a sync for one ghost's device.
 #[derive(Debug, Default)]
@@ -203,11 +204,13 @@ impl Machines {
             .is_some_and(|unused| !unused.contains(&OneTimeKeyAlgorithm::SignedCurve25519));
         if used {
             let now = self.0.settings.clock.now();
+            let mut is_news = false;
             self.update_record(user, |record| {
-                let change = record.fallback_used_at.is_none();
+                is_news = record.fallback_used_at.is_none();
                 record.fallback_used_at.get_or_insert(now);
-                change
+                is_news
             })?;
+            FALLBACK_KEYS.add([], u64::from(is_news));
         }
         Ok(())
     }

@@ -16,7 +16,7 @@
 //! | `messaging` | decrypts, encrypts and sends as one of our users; leaves rooms and forgets their keys |
 //! | `inbox` | accepts what the homeserver pushes or a sync brings: once, bounded, durable |
 //! | `room` | a room: its record, the writes of its decisions, and what its effects need |
-//! | `history`, `outage`, `places`, `bells`, `missing_users`, `users`, `waiting_redactions`, `lanes`, `sizes`, `queues`, `copies`, `records`, `packs`, `control_room`, `event`, `failing`, `keyed`, `settings`, `error` | a room's history; whether the homeserver is down; places for work that other servers can hold up; how an inbox is filled and its room woken; our users that the homeserver does not have; our users, as whom requests are made; the deletions among what waits in a room; whose effects are overtaken there; of what the store consists; what waits to be done; which copies of events are known; what is on disk; records that hold many; where a control room stands; an event; how long an item has been failing; locks by key; settings; errors |
+//! | `history`, `outage`, `places`, `bells`, `missing_users`, `users`, `waiting_redactions`, `lanes`, `sizes`, `queues`, `outcomes`, `copies`, `records`, `packs`, `control_room`, `event`, `failing`, `keyed`, `settings`, `error` | a room's history; whether the homeserver is down; places for work that other servers can hold up; how an inbox is filled and its room woken; our users that the homeserver does not have; our users, as whom requests are made; the deletions among what waits in a room; whose effects are overtaken there; of what the store consists; what waits to be done; what became of introductions; which copies of events are known; what is on disk; records that hold many; where a control room stands; an event; how long an item has been failing; locks by key; settings; errors |
 //!
 //! A folder or file uses those below it, and in its own row those behind it.
 //!
@@ -92,6 +92,7 @@ mod missing_users;
 mod module_api;
 mod notify;
 mod outage;
+mod outcomes;
 mod packs;
 mod places;
 mod queues;
@@ -138,7 +139,7 @@ pub use maintenance::{
     restore::NOT_IN_BACKUPS,
     stamp::{STAMP_TYPE, Stamp, StampHistory},
 };
-pub use queues::{StuckEffect, WaitingWork, read_queues};
+pub use queues::{QueueContents, StuckEffect, WaitingWork, read_queues};
 pub use settings::{ConversationSettings, EngineSettings};
 pub use sizes::{StorePart, store_parts};
 
@@ -179,6 +180,7 @@ struct Inner {
     inbox_lock: Mutex<()>,
     in_hand: inbox::dedup::EventsInHand,
     arrivals: inbox::arrivals::Arrivals,
+    arrival_times: std::sync::Mutex<inbox::arrival_times::ArrivalTimes>,
     /// Upper bound of the numbers of arrivals that are durable.
     arrived: AtomicU64,
     echoes: inbox::accept::EchoPacing,
@@ -263,7 +265,9 @@ impl Engine {
         // Before anything is accepted: what is there now was there before the restore.
         maintenance::restore::prepare(&services.store, services.clock.now())?;
         let sequence = records::first_sequence(&services.store)?;
-        let arrivals = inbox::arrivals::Arrivals::load(&services.store, services.clock.now())?;
+        let now = services.clock.now();
+        let arrivals = inbox::arrivals::Arrivals::load(&services.store, now)?;
+        let times = inbox::arrival_times::ArrivalTimes::new(sequence, now);
         let places = Places::new(settings.server_name.clone(), settings.joins_at_once);
         Ok(Self(Arc::new(Inner {
             services,
@@ -273,6 +277,7 @@ impl Engine {
             inbox_lock: Mutex::default(),
             in_hand: inbox::dedup::EventsInHand::default(),
             arrivals,
+            arrival_times: std::sync::Mutex::new(times),
             arrived: AtomicU64::new(sequence),
             echoes: inbox::accept::EchoPacing::default(),
             to_device: inbox::to_device::Queues::default(),
@@ -348,7 +353,7 @@ impl Engine {
     /// forwarded separately; nobody waits for them.
     pub async fn accept_transaction(&self, mut body: Transaction) -> Result<(), EngineError> {
         let ephemeral = std::mem::take(&mut body.ephemeral);
-        self.write_to_inbox(body).await?;
+        self.accept_measured(body, ephemeral.len()).await?;
         if !ephemeral.is_empty() && self.0.started.load(Ordering::Acquire) {
             self.forward_ephemeral(ephemeral);
         }
@@ -388,6 +393,11 @@ impl Engine {
     /// holds.
     pub fn knows(&self, user: &UserId) -> bool {
         self.is_ours(user) && matches!(self.machines().device_of(user), Ok(Some(_)))
+    }
+
+    /// Returns the number of ghosts whose keys are in memory.
+    pub fn machines_in_memory(&self) -> usize {
+        self.machines().live_count()
     }
 
     /// Returns the settings.

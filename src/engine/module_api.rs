@@ -5,7 +5,10 @@ use std::{sync::atomic::Ordering, time::Duration};
 use ruma::{OwnedUserId, UserId};
 use tracing::warn;
 
-use crate::{directory::DirectoryError, engine::Engine, handle::Handle, ids::Person};
+use crate::{
+    directory::DirectoryError, engine::Engine, handle::Handle, ids::Person,
+    metrics::catalogue::INTRODUCTIONS,
+};
 
 /// How long counts may wait to be written.
 const SETTLE_AFTER: Duration = Duration::from_millis(250);
@@ -53,6 +56,9 @@ impl Engine {
         };
         let mut owners = nobody;
         for (place, answer) in places.into_iter().zip(answers) {
+            if answer.is_some() {
+                INTRODUCTIONS.count(["module", "introduced"]);
+            }
             owners[place] = answer.map(OwnedUserId::from);
         }
         Ok(owners)

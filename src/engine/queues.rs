@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::records::{Inbox, Outbox, OwedNotices};
 use crate::{
     clock::Timestamp,
-    store::{Store, StoreError, Table},
+    store::{Store, StoreError},
 };
 
 /// Maximum number of records of a queue that are counted.
@@ -23,6 +23,8 @@ const STUCK_AFTER_MS: u64 = 5 * 60 * 1000;
 pub struct WaitingWork {
     /// The number of items that have arrived and are not decided yet, at most 100,000.
     pub inbox: u64,
+    /// For how many seconds the oldest item has been waiting, at most since the start.
+    pub oldest_item_seconds: Option<u64>,
     /// The number of effects that are decided and not carried out yet, at most 100,000.
     pub outbox: u64,
     /// For how many seconds the oldest effect has been waiting.
@@ -36,6 +38,15 @@ pub struct WaitingWork {
     pub stuck: Vec<StuckEffect>,
 }
 
+/// The queues as the store shows them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueContents {
+    /// What waits, but for the ghosts and the age of the oldest item.
+    pub waiting: WaitingWork,
+    /// The number of the oldest item in the inbox.
+    pub oldest_item: Option<u64>,
+}
+
 /// An effect that has been tried for long.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StuckEffect {
@@ -47,9 +58,8 @@ pub struct StuckEffect {
     pub since: Timestamp,
 }
 
-/// Returns what waits to be done, but for the ghosts. Reads the queues, which are short while all is
-/// well.
-pub fn read_queues(store: &Store, now: Timestamp) -> Result<WaitingWork, StoreError> {
+/// Reads the queues, which are short while all is well.
+pub fn read_queues(store: &Store, now: Timestamp) -> Result<QueueContents, StoreError> {
     let mut outbox = 0;
     let mut oldest_of_rooms: BTreeMap<OwnedRoomId, StuckEffect> = BTreeMap::new();
     for page in store.pages::<Outbox>(&[]) {
@@ -77,26 +87,32 @@ pub fn read_queues(store: &Store, now: Timestamp) -> Result<WaitingWork, StoreEr
     let oldest_effect_seconds = waiting.first().map(|effect| age(effect) / 1000);
     waiting.retain(|effect| age(effect) >= STUCK_AFTER_MS);
     waiting.truncate(STUCK_MAX);
-    Ok(WaitingWork {
-        inbox: count::<Inbox>(store)?,
-        outbox,
-        oldest_effect_seconds,
-        owed_notices: count::<OwedNotices>(store)?,
-        stuck: waiting,
-        ..WaitingWork::default()
-    })
-}
-
-fn count<T: Table>(store: &Store) -> Result<u64, StoreError>
-where
-    T::Key: Clone,
-{
-    let mut records = 0;
-    for page in store.pages::<T>(&[]) {
-        records += page?.len() as u64;
-        if records >= COUNTED_MAX {
+    let (mut inbox, mut oldest_item) = (0, None);
+    for page in store.pages::<Inbox>(&[]) {
+        for ((_, number), _) in page? {
+            inbox += 1;
+            oldest_item = Some(oldest_item.map_or(number, |oldest: u64| oldest.min(number)));
+        }
+        if inbox >= COUNTED_MAX {
             break;
         }
     }
-    Ok(records)
+    let mut owed_notices = 0;
+    for page in store.pages::<OwedNotices>(&[]) {
+        owed_notices += page?.len() as u64;
+        if owed_notices >= COUNTED_MAX {
+            break;
+        }
+    }
+    Ok(QueueContents {
+        waiting: WaitingWork {
+            inbox,
+            outbox,
+            oldest_effect_seconds,
+            owed_notices,
+            stuck: waiting,
+            ..WaitingWork::default()
+        },
+        oldest_item,
+    })
 }

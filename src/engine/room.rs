@@ -18,6 +18,7 @@ use crate::{
         control_room::ControlPhase,
         failing::Failing,
         lanes::Lanes,
+        outcomes::count_outcomes,
         places::Place,
         records::{
             ActiveRoomsByGhost, Conversations, InboxItem, Outbox, OutboxItem, QueuedEffect,
@@ -299,14 +300,20 @@ impl Room {
             };
             batch.put::<Outbox>(&(self.id.clone(), self.engine.next()), &due)?;
         }
-        if self.written.as_ref() != Some(&self.record) {
-            self.write_record(&mut batch)?;
+        let before = match self.written.take() {
+            Some(written) => Some(written),
+            None => self.engine.store().get::<Rooms>(&self.id)?,
+        };
+        if before.as_ref() != Some(&self.record) {
+            self.write_record(before.as_ref(), &mut batch)?;
         }
         if !self.record.introductions.iter().any(is_at_work) {
             self.place = None;
         }
         self.engine.store().apply(batch)?;
         self.written = Some(self.record.clone());
+        let before = before.map_or_else(Vec::new, |before| before.introductions);
+        count_outcomes(&before, &self.record.introductions);
         Ok(())
     }
 
@@ -334,18 +341,14 @@ impl Room {
         Ok(())
     }
 
-    /// Writes the record, and brings [`ActiveRoomsByGhost`] up to date with it.
-    fn write_record(&self, batch: &mut Batch) -> Result<(), EngineError> {
-        let before = match &self.written {
-            Some(written) => ghosts_of(written),
-            None => ghosts_of(
-                &self
-                    .engine
-                    .store()
-                    .get::<Rooms>(&self.id)?
-                    .unwrap_or_default(),
-            ),
-        };
+    /// Writes the record in place of a former one, and brings [`ActiveRoomsByGhost`] up to date with
+    /// it.
+    fn write_record(
+        &self,
+        former: Option<&RoomRecord>,
+        batch: &mut Batch,
+    ) -> Result<(), EngineError> {
+        let before = former.map(ghosts_of).unwrap_or_default();
         let now = ghosts_of(&self.record);
         // Before what is put: a conversation may go on here with the same ghost.
         for gone in before.into_iter().filter(|ghost| !now.contains(ghost)) {

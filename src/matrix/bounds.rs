@@ -70,6 +70,21 @@ pub enum DeadLetterReason {
 }
 
 impl DeadLetterReason {
+    /// Every reason.
+    pub const ALL: [Self; 11] = [
+        Self::EventTooLarge,
+        Self::EventMalformed,
+        Self::ToDeviceTooLarge,
+        Self::ToDeviceMalformed,
+        Self::ToDeviceOverflow,
+        Self::EphemeralTooLarge,
+        Self::StateTooLarge,
+        Self::InviteWithoutAsker,
+        Self::GapUnreadable,
+        Self::GapTooLarge,
+        Self::SyncOverflow,
+    ];
+
     /// Returns the name under which the reason is stored and shown.
     pub fn name(self) -> &'static str {
         match self {

@@ -18,13 +18,14 @@ use ruma::{
 };
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, de::DeserializeOwned};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use url::Url;
 
 use super::{
     MatrixError,
     answer::AnswerStream,
     bounds::DeadLetter,
+    endpoint::first_answer,
     json_stream::{JsonStream, Match, Selector},
     lately_missing::LatelyMissing,
     upload_limit::UploadLimit,
@@ -351,10 +352,7 @@ impl Homeserver {
         let inner = &*self.0;
         let request = request.build().map_err(MatrixError::from_transport)?;
         let options = &inner.options;
-        let response = timeout(begins_within, inner.http.execute(request))
-            .await
-            .map_err(|_| MatrixError::TimedOut)?
-            .map_err(MatrixError::from_transport)?;
+        let response = first_answer(&inner.http, request, begins_within).await?;
         let mut answer = AnswerStream {
             response,
             pause: options.request_timeout,
@@ -460,11 +458,7 @@ impl Inner {
     ) -> Result<http::Response<Vec<u8>>, MatrixError> {
         let deadline = Instant::now() + timeout;
         *request.timeout_mut() = Some(timeout);
-        let response = self
-            .http
-            .execute(request)
-            .await
-            .map_err(MatrixError::from_transport)?;
+        let response = first_answer(&self.http, request, timeout).await?;
         let (status, headers) = (response.status(), response.headers().clone());
         let mut answer = AnswerStream {
             response,

@@ -15,6 +15,7 @@
 mod answer;
 pub mod bounds;
 mod devices;
+mod endpoint;
 mod ephemeral;
 mod error;
 pub mod event_type;

@@ -62,8 +62,8 @@ use crate::{
     clock::Clock,
     crypto::{ready_devices, store::GhostStores},
     engine::{
-        NOT_IN_BACKUPS, StampHistory, WaitingWork, count_dead_letters, owed_ghosts, read_queues,
-        store_parts,
+        NOT_IN_BACKUPS, QueueContents, StampHistory, WaitingWork, count_dead_letters, owed_ghosts,
+        read_queues, store_parts,
     },
     shutdown::Shutdown,
     store::{BackupInfo, Store, StoreError},
@@ -184,6 +184,22 @@ impl Admin {
         owed_ghosts(&self.store, DEVICES_MAX)
     }
 
+    /// Returns what waits to be done.
+    pub fn waiting(&self) -> Result<WaitingWork, StoreError> {
+        let now = self.clock.now();
+        let QueueContents {
+            waiting,
+            oldest_item,
+        } = read_queues(&self.store, now)?;
+        let engine = self.engine.get();
+        let arrived_at = oldest_item.and_then(|number| Some(engine?.arrived_at(number)));
+        Ok(WaitingWork {
+            owed_ghosts: self.owed_ghosts()?.len(),
+            oldest_item_seconds: arrived_at.map(|at| now.since(at).as_secs()),
+            ..waiting
+        })
+    }
+
     /// Returns what the store knows about its stamps.
     pub fn stamp_history(&self) -> Result<StampHistory, StoreError> {
         StampHistory::load(&self.store)
@@ -270,10 +286,7 @@ fn read_status(admin: &Admin) -> Result<Status, StoreError> {
             .parts()
             .map(|(part, state)| (part.to_owned(), state.to_owned()))
             .into(),
-        waiting: WaitingWork {
-            owed_ghosts: admin.owed_ghosts()?.len(),
-            ..read_queues(&admin.store, admin.clock.now())?
-        },
+        waiting: admin.waiting()?,
         restoring: admin.store.is_restored()?,
         dead_letters: count_dead_letters(&admin.store)?,
         size_on_disk: admin.store.size_on_disk()?,

@@ -10,6 +10,8 @@ use axum::{
 use serde_json::json;
 use thiserror::Error;
 
+use super::ExpositionError;
+
 /// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ApiError {
@@ -107,18 +109,28 @@ pub enum ServerError {
     },
     /// The port is in use.
     #[error(
-        "appservice.listen: {0} is in use; stop what listens there (another Stonechat?) or choose \
+        "{option}: {address} is in use; stop what listens there (another Stonechat?) or choose \
          another port"
     )]
-    InUse(SocketAddr),
+    InUse {
+        /// The option of the configuration.
+        option: &'static str,
+        /// The address.
+        address: SocketAddr,
+    },
     /// The address cannot be bound.
     #[error(
-        "appservice.listen: {address} cannot be listened on: {reason}; choose an address of this machine"
+        "{option}: {address} cannot be listened on: {reason}; choose an address of this machine"
     )]
     Listen {
+        /// The option of the configuration.
+        option: &'static str,
         /// The address.
         address: SocketAddr,
         /// The system's message.
         reason: io::Error,
     },
+    /// The metrics cannot be recorded.
+    #[error(transparent)]
+    Metrics(#[from] ExpositionError),
 }

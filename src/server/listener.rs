@@ -20,13 +20,26 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Binds the address.
+    /// Binds the address of `appservice.listen`.
     pub async fn bind(address: SocketAddr, limits: Limits) -> Result<Self, ServerError> {
+        Self::bind_for("appservice.listen", address, limits).await
+    }
+
+    /// Binds the address of an option of the configuration, which errors name.
+    pub(super) async fn bind_for(
+        option: &'static str,
+        address: SocketAddr,
+        limits: Limits,
+    ) -> Result<Self, ServerError> {
         let socket = TcpListener::bind(address)
             .await
             .map_err(|reason| match reason.kind() {
-                io::ErrorKind::AddrInUse => ServerError::InUse(address),
-                _ => ServerError::Listen { address, reason },
+                io::ErrorKind::AddrInUse => ServerError::InUse { option, address },
+                _ => ServerError::Listen {
+                    option,
+                    address,
+                    reason,
+                },
             })?;
         let address = socket.local_addr().unwrap_or(address);
         Ok(Self {

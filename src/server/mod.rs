@@ -3,7 +3,7 @@
 //! [`router`] is the API as an axum router over an [`Appservice`], which the engine implements.
 //! [`Listener`] serves the router on a TCP port, with the limits that a public port needs.
 //! [`AdminSocket`] serves [`admin_router`], for the admin's commands, on a Unix socket in the data
-//! folder.
+//! folder. [`MetricsListener`] serves the metrics on a port of their own.
 //!
 //! | path | spec |
 //! |---|---|
@@ -24,8 +24,10 @@ mod auth;
 mod connections;
 mod engine;
 mod error;
+mod exposition;
 mod health;
 mod listener;
+mod metrics;
 mod module;
 mod peer;
 mod queries;
@@ -53,8 +55,10 @@ pub use appservice::{Appservice, AppserviceError, ThirdPartyUser};
 pub use auth::Token;
 pub use connections::Limits;
 pub use error::{ApiError, ServerError};
+pub use exposition::{Exposition, ExpositionError};
 pub use health::{Health, HealthPart};
 pub use listener::Listener;
+pub use metrics::MetricsListener;
 pub use module::{ModuleMonitor, ModuleReport, ModuleStatus};
 pub use self_test::{MarkStatus, SelfTest};
 

@@ -18,6 +18,7 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{StoreError, failure::StoreFailure, files::Progress, memtable::Memtable};
+use crate::metrics::catalogue::FLUSH_TIME;
 
 type Outcome = Result<(), StoreError>;
 type Request = Box<dyn FnOnce(Outcome) + Send>;
@@ -170,9 +171,14 @@ impl Flusher {
             {
                 std::thread::sleep(rest);
             }
-            began = Some(Instant::now());
+            let begins = Instant::now();
+            began = Some(begins);
             waiting.extend(requests.try_iter());
+            let flushed_before = self.flushes.load(Ordering::Relaxed);
             let outcome = self.flush();
+            if self.flushes.load(Ordering::Relaxed) > flushed_before {
+                FLUSH_TIME.observe([], begins.elapsed());
+            }
             for answer in waiting.drain(..) {
                 answer(outcome.clone());
             }

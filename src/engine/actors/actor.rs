@@ -13,6 +13,7 @@ use crate::{
         retry::Retry,
         room::Room,
     },
+    metrics::catalogue::GIVEN_UP,
     store::{Batch, prefix},
 };
 
@@ -174,6 +175,7 @@ impl RoomActor {
             }
             tracing::error!(room = %self.room.id, %error, "an inbox item is given up");
             self.room.give_up(number, given).await?;
+            GIVEN_UP.count([]);
             return Ok(true);
         }
         self.tick().await

@@ -3,10 +3,13 @@
 
 use ruma::OwnedRoomId;
 
-use crate::engine::{
-    EngineError,
-    records::{Outbox, OutboxItem, QueuedEffect},
-    room::Room,
+use crate::{
+    engine::{
+        EngineError,
+        records::{Outbox, OutboxItem, QueuedEffect},
+        room::Room,
+    },
+    metrics::catalogue::EFFECTS,
 };
 
 impl Room {
@@ -55,6 +58,7 @@ impl Room {
             self.engine.restore_missing_user(error).await;
         }
         let Err(error) = done else {
+            EFFECTS.count([what.kind(), "done"]);
             self.lanes.resume(&what);
             return Ok(());
         };
@@ -64,6 +68,7 @@ impl Room {
             _ => None,
         };
         if is_waited_for == Some(true) {
+            EFFECTS.count([what.kind(), "retried"]);
             tracing::info!(room = %self.id, kind = what.kind(), %error, "an effect lets others overtake it");
             return Ok(());
         }
@@ -74,11 +79,15 @@ impl Room {
             is_retried = self.retries_effect(number, &what, &error);
         }
         if is_retried {
+            EFFECTS.count([what.kind(), "retried"]);
             self.tell_of_waiting(&what, &error).await?;
             return Err(error);
         }
-        tracing::info!(room = %self.id, kind = what.kind(), %error, "an effect is given up");
-        self.give_up_effect(number, what, &error).await
+        let kind = what.kind();
+        tracing::info!(room = %self.id, kind, %error, "an effect is given up");
+        self.give_up_effect(number, what, &error).await?;
+        EFFECTS.count([kind, "given_up"]);
+        Ok(())
     }
 
     async fn perform(&mut self, number: u64, what: &QueuedEffect) -> Result<(), EngineError> {

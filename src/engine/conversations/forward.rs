@@ -24,6 +24,7 @@ use crate::{
     ids::Person,
     introduction::Refusal,
     matrix::{Fate, MatrixError},
+    metrics::catalogue::{RELAY_TIME, RELAYED},
     relay::{self, Context, Masking, TranslateError},
     store::{Batch, prefix},
 };
@@ -173,6 +174,8 @@ impl Room {
         }
         let sent = sent?;
         self.note_forwarded(event, &there, &sent.event, route, batch)?;
+        RELAYED.count([kind_of_relayed(&translated.event_type)]);
+        RELAY_TIME.observe([], engine.now().since(self.due_since));
         let remarks = translated.remarks.iter();
         let mut inputs: Vec<Input> = remarks.map(|remark| said(remark.notice_text())).collect();
         let (from, to) = (route.source, route.target);
@@ -480,4 +483,13 @@ pub(in crate::engine) struct Route {
     pub sender: usize,
     /// The room that the event goes to.
     pub target: RoomRole,
+}
+
+/// Returns the name under which an event that was passed on is counted.
+fn kind_of_relayed(event_type: &str) -> &'static str {
+    match event_type {
+        "m.room.message" | "m.sticker" => "message",
+        "m.reaction" => "reaction",
+        _ => "other",
+    }
 }

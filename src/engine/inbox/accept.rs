@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    sync::atomic::Ordering,
+    sync::{MutexGuard, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
@@ -11,11 +11,14 @@ use serde_json::{Value, value::RawValue};
 use tokio::{sync::Mutex, time::Instant};
 
 use crate::{
-    clock,
+    clock::{self, Timestamp},
     engine::{
         Engine, EngineError,
         event::RoomEvent,
-        inbox::dedup::{ToDeviceMessage, digest},
+        inbox::{
+            arrival_times::ArrivalTimes,
+            dedup::{ToDeviceMessage, digest},
+        },
         records::{InboxItem, Rooms, ToDevice, ToDeviceItem},
     },
     introduction::Phase,
@@ -23,6 +26,7 @@ use crate::{
         Transaction,
         bounds::{DeadLetter, DeadLetterReason},
     },
+    metrics::catalogue::{EVENT_AGE, LAST_TRANSACTION, RECEIVED, TRANSACTION_TIME, TRANSACTIONS},
     store::{Batch, Digest, StoreError},
 };
 
@@ -72,6 +76,60 @@ pub(in crate::engine) struct InboxWrites {
 }
 
 impl Engine {
+    /// Accepts a transaction and counts it, with what was taken out of it before.
+    pub(in crate::engine) async fn accept_measured(
+        &self,
+        body: Transaction,
+        ephemeral: usize,
+    ) -> Result<(), EngineError> {
+        let began = Instant::now();
+        let brought = [
+            ("event", body.events.len()),
+            ("to_device", body.to_device.len()),
+            ("ephemeral", ephemeral),
+        ];
+        let written = self.write_to_inbox(body).await;
+        TRANSACTIONS.count([if written.is_ok() {
+            "accepted"
+        } else {
+            "failed"
+        }]);
+        if written.is_ok() {
+            TRANSACTION_TIME.observe([], began.elapsed());
+            LAST_TRANSACTION.set([], self.now().0 / 1000);
+            for (kind, count) in brought {
+                RECEIVED.add([kind], count as u64);
+            }
+        }
+        written
+    }
+
+    /// Returns how old these events are, those of this server's people: other servers can date theirs
+    /// as they like. One without an age counts for none.
+    fn ages_of(&self, events: &[Option<RoomEvent>]) -> Vec<Duration> {
+        let is_ours = |event: &&RoomEvent| {
+            event.sender.server_name() == self.settings().server_name
+                && !self.is_ours(&event.sender)
+                && !event.age.is_zero()
+        };
+        let events = events.iter().flatten().filter(is_ours);
+        events.map(|event| event.age).collect()
+    }
+
+    /// Returns when an item of the inbox arrived: to the second if it came in a transaction, otherwise
+    /// when this was next asked.
+    pub fn arrived_at(&self, number: u64) -> Timestamp {
+        let now = self.now();
+        let mut times = self.arrival_times();
+        times.note(self.next(), now);
+        times.of(number).unwrap_or(now)
+    }
+
+    fn arrival_times(&self) -> MutexGuard<'_, ArrivalTimes> {
+        let times = self.0.arrival_times.lock();
+        times.unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Writes what came in a transaction to the inbox. When this returns, all of it is durable.
     ///
     /// Transaction ids cannot be used to find repeats, because they start again when the homeserver
@@ -88,6 +146,7 @@ impl Engine {
         let events: Vec<Option<RoomEvent>> = events
             .map(|json| RoomEvent::parse(json.get(), None))
             .collect();
+        let ages = self.ages_of(&events);
         self.expect_keys(&events).await?;
         // Last: what is taken and not written is lost.
         let mut dead_letters = body.dead_letters;
@@ -111,6 +170,7 @@ impl Engine {
             self.store().apply(batch)?;
             self.pack_arrivals()?;
             taken.until = self.next();
+            self.arrival_times().note(taken.until, self.now());
             taken
         };
         // The echoes of our own users' messages leave nothing to make durable.
@@ -118,6 +178,12 @@ impl Engine {
         if !echo {
             self.store().flush().await?;
             self.mark_durable(taken.until);
+        }
+        // Not of a transaction that was accepted before.
+        if changed {
+            for age in ages {
+                EVENT_AGE.observe([], age);
+            }
         }
         if body.dropped > 0 {
             tracing::warn!(

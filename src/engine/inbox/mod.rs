@@ -4,6 +4,7 @@ pub(in crate::engine) mod accept;
 #[cfg(test)]
 pub(in crate::engine) mod accept_tests;
 pub(in crate::engine) mod announce;
+pub(in crate::engine) mod arrival_times;
 pub(in crate::engine) mod arrivals;
 pub(in crate::engine) mod dead_letters;
 pub(in crate::engine) mod dedup;

@@ -4,11 +4,13 @@
 use std::{collections::HashSet, sync::atomic::Ordering, time::Duration};
 
 use ruma::OwnedUserId;
+use tokio::time::Instant;
 
 use crate::{
-    clock,
+    clock::{self, Timestamp},
     engine::{Engine, EngineError, records::ActiveRoomsByGhost},
     ids::Ghost,
+    metrics::catalogue::{RECONCILED, RECONCILIATION_FAILURES, RECONCILIATION_TIME},
 };
 
 /// Maximum number of rounds in which ghosts are tried again that could not be synced.
@@ -74,8 +76,11 @@ impl Engine {
             if let Err(error) = self.publish_lost_keys().await {
                 tracing::error!(%error, "lost keys cannot be looked for");
             }
-            if let Err(error) = self.reconcile_all(pause).await {
-                tracing::warn!(%error, "reconciling failed; it goes on later");
+            let began = (self.now(), Instant::now());
+            match self.reconcile_all(pause).await {
+                Ok(_) if self.stopping() => return,
+                Ok(round) => round.measure(began.0, began.1.elapsed()),
+                Err(error) => tracing::warn!(%error, "reconciling failed; it goes on later"),
             }
             if let Err(error) = self.forget_old_arrivals().await {
                 tracing::error!(%error, "old arrivals cannot be forgotten");
@@ -101,25 +106,28 @@ impl Engine {
     pub(in crate::engine) async fn reconcile_all(
         &self,
         pause: Duration,
-    ) -> Result<(), EngineError> {
+    ) -> Result<ReconciliationRound, EngineError> {
         let began = self.next();
         let bot = &self.0.settings.bot;
-        let round = order_of_round(self.ghosts_at_work()?, bot, self.machines().ghosts()?);
-        for ghost in round {
+        let order = order_of_round(self.ghosts_at_work()?, bot, self.machines().ghosts()?);
+        let mut round = ReconciliationRound::default();
+        for ghost in order {
             if self.stopping() {
-                return Ok(());
+                return Ok(round);
             }
             let reconciled = match self.sync_unless_since(&ghost, began).await {
                 Ok(_) => self.compare_rooms(&ghost).await,
                 Err(error) => Err(error),
             };
+            round.asked += 1;
             if let Err(error) = reconciled {
+                round.failed += 1;
                 tracing::warn!(%ghost, %error, "a ghost could not be reconciled");
             }
             self.process_to_device_of(&ghost).await;
             clock::sleep(pause).await;
         }
-        Ok(())
+        Ok(round)
     }
 
     /// Compares the rooms that one of our users is in with those in which it has something to do: tells
@@ -213,6 +221,27 @@ impl Engine {
             }
         }
         Ok(ghosts)
+    }
+}
+
+/// What came of a round in which every ghost was to ask.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::engine) struct ReconciliationRound {
+    /// The number of users that asked, or tried to.
+    asked: u64,
+    /// The number of those that could not.
+    failed: u64,
+}
+
+impl ReconciliationRound {
+    /// Sets the metrics of a round that began at this time. One in which nobody could ask counts for
+    /// none: nothing that was missed has come with it.
+    fn measure(self, began: Timestamp, took: Duration) {
+        RECONCILIATION_FAILURES.set([], self.failed);
+        if self.failed < self.asked {
+            RECONCILED.set([], began.0 / 1000);
+            RECONCILIATION_TIME.set([], took.as_secs());
+        }
     }
 }
 

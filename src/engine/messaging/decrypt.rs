@@ -6,6 +6,7 @@ use serde_json::{Value, value::RawValue};
 use crate::{
     crypto::DecryptError,
     engine::{EngineError, room::Room},
+    metrics::catalogue::UNDECRYPTABLE,
     store::Batch,
 };
 
@@ -42,6 +43,12 @@ impl Room {
             && self.engine.fetch_missing_keys(user).await?
         {
             decrypted = machines.decrypt_with(user, room, &raw, batch).await;
+        }
+        // Once, not with each retry.
+        if self.failing.is_none()
+            && let Some(reason) = decrypted.as_ref().err().and_then(DecryptError::reason)
+        {
+            UNDECRYPTABLE.count([reason]);
         }
         let decrypted = decrypted?;
         Ok((

@@ -502,7 +502,7 @@ async fn a_port_in_use_and_an_address_of_another_machine_are_told_apart() {
     let error = Listener::bind(first.address(), Limits::default())
         .await
         .unwrap_err();
-    assert!(matches!(error, ServerError::InUse(_)));
+    assert!(matches!(error, ServerError::InUse { .. }));
     assert!(error.to_string().contains("appservice.listen"), "{error}");
     let error = Listener::bind(([192, 0, 2, 1], 29331).into(), Limits::default()).await;
     assert!(matches!(error.unwrap_err(), ServerError::Listen { .. }));

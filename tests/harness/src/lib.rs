@@ -7,6 +7,7 @@
 //! | [`synapse`] | one homeserver: start, stop, kill, restart, register people |
 //! | [`venv`] | the Python environment that Synapse runs in, made once |
 //! | [`service`] | Stonechat itself, set up through its own command line |
+//! | [`metrics`] | what the service shows to Prometheus |
 //! | [`person`] | somebody with a client on matrix-sdk, and everything it has shown them |
 //! | [`fake`] | the service on the homeserver of `tests/fake-homeserver`, for load and faults, and people on it |
 //! | [`hostile`] | homeservers that attack ours over federation |
@@ -27,6 +28,7 @@ pub mod checks;
 pub mod fake;
 pub mod hostile;
 pub mod js;
+pub mod metrics;
 pub mod person;
 pub mod process;
 pub mod proxy;

@@ -14,6 +14,7 @@ use url::Url;
 
 use crate::{
     PATIENCE,
+    metrics::Metrics,
     process::{Process, die_with_parent, free_port, temporary_folder},
 };
 
@@ -56,6 +57,7 @@ pub struct Service {
     process: Option<Process>,
     folder: TempDir,
     port: u16,
+    metrics_port: u16,
     http: reqwest::Client,
 }
 
@@ -91,6 +93,7 @@ impl Service {
                 Some(port) => port,
                 None => free_port()?,
             },
+            metrics_port: free_port()?,
             options,
             process: None,
             folder: temporary_folder("service")?,
@@ -137,6 +140,10 @@ impl Service {
                 Value::from(format!("127.0.0.1:{}", self.port)),
             ),
             ("appservice.url".to_owned(), Value::from(public.as_str())),
+            (
+                "metrics.listen".to_owned(),
+                Value::from(format!("127.0.0.1:{}", self.metrics_port)),
+            ),
         ];
         changes.extend(self.options.config.clone());
         change_yaml(&self.config(), &changes)?;
@@ -235,8 +242,38 @@ impl Service {
         }
     }
 
-    /// Stops it in order (SIGTERM).
+    /// Returns what it shows to Prometheus at this moment, which names nobody.
+    pub async fn metrics(&self) -> Result<Metrics> {
+        let url = format!("http://127.0.0.1:{}/metrics", self.metrics_port);
+        let answer = self.http.get(url).send().await?.error_for_status()?;
+        Metrics::parse(&answer.text().await?)
+    }
+
+    /// Waits until it shows to Prometheus what `is_it` looks for.
+    pub async fn shows(&self, what: &str, is_it: impl Fn(&Metrics) -> bool) -> Result<Metrics> {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let metrics = self.metrics().await?;
+            if is_it(&metrics) {
+                return Ok(metrics);
+            }
+            if tokio::time::Instant::now() > deadline {
+                bail!("{what} is not shown:\n{metrics}");
+            }
+            // Prometheus asks as well; nothing tells when a value changes.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Stops it in order (SIGTERM). Whatever it has done until then, its metrics name nobody.
     pub async fn stop(&mut self) -> Result<ExitStatus> {
+        if let Err(error) = self.metrics().await {
+            let asked = error.downcast_ref::<reqwest::Error>();
+            // It may have ended by itself.
+            if !asked.is_some_and(reqwest::Error::is_connect) {
+                return Err(error);
+            }
+        }
         let process = self.process.take().context("Stonechat is not running")?;
         process.stop(PATIENCE).await
     }

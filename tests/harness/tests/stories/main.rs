@@ -17,7 +17,7 @@
 //! | `cost` | what a message and an introduction cost the homeserver |
 //! | `federation` | people of another homeserver, and a cut between the two |
 //! | `admin` | what an admin does about handles, people and servers |
-//! | `service_manager` | what systemd is told |
+//! | `service_manager`, `metrics` | what systemd is told, and what Prometheus reads |
 //! | `control_room`, `names` | what people ask of the bot |
 //! | `forgetting` | what is left in files and logs afterwards |
 //! | `calls` | voice and video between two real browsers, through a mask |
@@ -41,6 +41,7 @@ mod masked_kills;
 mod masked_kinds;
 mod masked_rooms;
 mod memory;
+mod metrics;
 mod module;
 mod names;
 mod opening_lines;
