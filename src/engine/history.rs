@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use ruma::{OwnedRoomId, RoomId, api::Direction};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, api::Direction};
 use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout};
 
@@ -31,6 +31,31 @@ const READ_BACK: u32 = 50;
 
 /// Maximum number of pages that are read back when a ghost joins a room.
 const READ_BACK_PAGES: usize = 4;
+
+/// An event of a room's history. Its content stays as text until its turn comes: parsed, it can take
+/// tens of times as much, and histories are long.
+#[derive(Clone, Debug)]
+pub(in crate::engine) struct HistoryEvent {
+    pub id: OwnedEventId,
+    pub sender: OwnedUserId,
+    pub json: Box<RawValue>,
+}
+
+impl HistoryEvent {
+    /// Returns an event without its content.
+    pub(in crate::engine) fn of(event: RoomEvent, json: Box<RawValue>) -> Self {
+        Self {
+            id: event.id,
+            sender: event.sender,
+            json,
+        }
+    }
+
+    /// Parses the event; `None` if it is none.
+    pub(in crate::engine) fn parse(&self, room: &OwnedRoomId) -> Option<RoomEvent> {
+        RoomEvent::parse(self.json.get(), Some(room))
+    }
+}
 
 /// A room's history as one of our users sees it. All history is read through this type.
 pub(in crate::engine) struct History<'a> {
@@ -167,7 +192,7 @@ impl Engine {
         &self,
         ghost: &Ghost,
         room: &OwnedRoomId,
-    ) -> Result<Vec<(RoomEvent, Box<RawValue>)>, EngineError> {
+    ) -> Result<Vec<HistoryEvent>, EngineError> {
         let acting = self.as_user(ghost)?;
         let mut history = self
             .history(acting.actor(), room)
@@ -180,7 +205,7 @@ impl Engine {
                 };
                 let own = event.membership();
                 let is_invite = own.is_some_and(|(user, kind)| user == *ghost && kind == "invite");
-                newest_first.push((event, json));
+                newest_first.push(HistoryEvent::of(event, json));
                 if is_invite {
                     break 'back;
                 }

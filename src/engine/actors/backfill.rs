@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use ruma::OwnedUserId;
-use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout};
 
 use crate::{
@@ -12,7 +11,7 @@ use crate::{
         EngineError,
         control_room::ControlEffect,
         event::RoomEvent,
-        history::PAGE_EVENTS,
+        history::{HistoryEvent, PAGE_EVENTS},
         inbox::{
             gap::{BACKFILL_PAGES_MAX, begins_for},
             sync::GAP_BYTES,
@@ -28,9 +27,6 @@ use crate::{
 
 /// Maximum number of events that are read back when the bot joins a room.
 const READ_BACK: u32 = 30;
-
-/// An event of a room's history, and its JSON.
-type HistoryEvent = (RoomEvent, Box<RawValue>);
 
 /// What was missed before an event.
 pub(in crate::engine) struct MissedEvents {
@@ -74,13 +70,8 @@ impl Room {
         let missed = self.missed_before(&user, this, before, limit).await;
         self.engine.note_gap_time(&self.id, began.elapsed());
         let (newest_first, is_partial) = missed?;
-        let missed = newest_first.into_iter().rev();
-        let missed = missed.filter_map(|json| {
-            let event = RoomEvent::parse(json.get(), Some(&self.id))?;
-            Some((event, json))
-        });
         Ok(Some(MissedEvents {
-            missed: missed.collect(),
+            missed: newest_first.into_iter().rev().collect(),
             user,
             behind,
             is_partial,
@@ -114,10 +105,7 @@ impl Room {
         left: &mut Vec<HistoryEvent>,
     ) -> Result<(), EngineError> {
         self.handle_all(gap.missed, None, left).await?;
-        if left
-            .iter()
-            .any(|(earlier, _)| earlier.sender == this.sender)
-        {
+        if left.iter().any(|earlier| earlier.sender == this.sender) {
             return Ok(());
         }
         self.handle_event(this, json, Batch::new()).await?;
@@ -155,7 +143,7 @@ impl Room {
         this: &RoomEvent,
         from: Option<String>,
         limit: Duration,
-    ) -> Result<(Vec<Box<RawValue>>, bool), EngineError> {
+    ) -> Result<(Vec<HistoryEvent>, bool), EngineError> {
         if from.is_none() {
             return Ok((Vec::new(), false));
         }
@@ -164,7 +152,6 @@ impl Room {
         let history = engine.history(acting.actor(), &self.id).at(from);
         let history = history.limit(BACKFILL_PAGES_MAX, PAGE_EVENTS);
         let mut history = history.with_retries().within(limit);
-        // As text: parsed, an event takes several times as much.
         let (mut newest_first, mut bytes) = (Vec::new(), 0);
         loop {
             let page = match history.next_page().await {
@@ -209,7 +196,7 @@ impl Room {
                     handled = true;
                     continue;
                 }
-                newest_first.push(json);
+                newest_first.push(HistoryEvent::of(event, json));
             }
             if handled && missed == newest_first.len() {
                 break;
@@ -246,7 +233,7 @@ impl Room {
                 if let Some(event) = event.filter(|event| !engine.is_ours(&event.sender))
                     && !self.may_be_known(&event)?
                 {
-                    unknown.push((event, json));
+                    unknown.push(HistoryEvent::of(event, json));
                 }
             }
             self.handle_all(unknown, None, left).await?;
@@ -302,31 +289,34 @@ impl Room {
         left: &mut Vec<HistoryEvent>,
     ) -> Result<(), EngineError> {
         let mut read = Ok(());
-        for (event, json) in events {
+        for missed in events {
             // A person's later events must not overtake an earlier one that is left to the inbox.
-            if left
-                .iter()
-                .any(|(earlier, _)| earlier.sender == event.sender)
-            {
-                left.push((event, json));
+            if left.iter().any(|earlier| earlier.sender == missed.sender) {
+                left.push(missed);
                 continue;
             }
-            let handled = self.handle_event(event.clone(), json.get(), Batch::new());
+            let Some(event) = missed.parse(&self.id) else {
+                continue;
+            };
+            let handled = self.handle_event(event, missed.json.get(), Batch::new());
             match handled.await {
                 Ok(()) => {}
                 // It is tried again from the inbox: what other people say must not wait for it.
                 Err(error) if error.fate() == Fate::Failing && !error.is_outage() => {
                     tracing::info!(room = %self.id, %error, "an event is left to the inbox");
                     self.reload()?;
-                    if error.is_of_own_homeserver() && needed == Some(&event.sender) {
+                    if error.is_of_own_homeserver() && needed == Some(&missed.sender) {
                         read = Err(error);
                     }
-                    left.push((event, json));
+                    left.push(missed);
                 }
                 // It never succeeds, and must not cost what comes after it.
                 Err(error) if error.fate() == Fate::Final => {
                     tracing::error!(room = %self.id, %error, "an event of the history is given up");
                     self.reload()?;
+                    let Some(event) = missed.parse(&self.id) else {
+                        continue;
+                    };
                     let giving_up = self.give_up_event(&event, Batch::new(), Vec::new());
                     if let Err(error) = giving_up.await
                         && error.is_transient()

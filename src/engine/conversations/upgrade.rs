@@ -10,6 +10,7 @@ use crate::{
         Engine, EngineError,
         conversations::{failures::said_too_late, inputs::event_kind},
         event::RoomEvent,
+        history::HistoryEvent,
         records::{
             ActiveRoomsByGhost, ConversationRoom, Conversations, Inbox, InboxItem, RetainedEvents,
             Rooms,
@@ -365,9 +366,16 @@ impl Engine {
     ) -> Result<Vec<Input>, EngineError> {
         let mut inputs = Vec::new();
         let events = self.read_back(ghost, room).await?;
-        let since = events.iter().position(|(event, _)| lets_in(event, ghost));
+        let joins = |event: &HistoryEvent| {
+            let event = event.parse(room);
+            event.is_some_and(|event| lets_in(&event, ghost))
+        };
+        let since = events.iter().position(joins);
         let readable = since.map_or(events.len(), |at| at + 1);
-        for (event, json) in events.into_iter().skip(readable) {
+        for missed in events.into_iter().skip(readable) {
+            let Some(event) = missed.parse(room) else {
+                continue;
+            };
             let role = RoomRole::Origin;
             let said =
                 event.state_key.is_none() && conversation.person_at(role, &event.sender).is_some();
@@ -377,7 +385,7 @@ impl Engine {
             self.mark_seen(&event.id, true, batch)?;
             if kind == EventKind::Forwardable {
                 let key = (room.clone(), event.id.clone());
-                batch.put::<RetainedEvents>(&key, &json.get().to_owned())?;
+                batch.put::<RetainedEvents>(&key, &missed.json.get().to_owned())?;
             }
             inputs.push(Input::Event {
                 role,

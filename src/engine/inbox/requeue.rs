@@ -3,12 +3,12 @@
 use std::collections::{HashMap, HashSet};
 
 use ruma::{OwnedEventId, OwnedRoomId, UserId};
-use serde_json::value::RawValue;
 
 use crate::{
     engine::{
         Engine, EngineError,
         event::RoomEvent,
+        history::HistoryEvent,
         inbox::accept::InboxWrites,
         records::{Inbox, InboxItem},
     },
@@ -33,12 +33,12 @@ impl Engine {
     pub(in crate::engine) async fn leave_to_inbox(
         &self,
         room: &OwnedRoomId,
-        events: &[(RoomEvent, Box<RawValue>)],
+        events: &[HistoryEvent],
     ) -> Result<(), EngineError> {
         if events.is_empty() {
             return Ok(());
         }
-        let senders = events.iter().map(|(event, _)| &*event.sender).collect();
+        let senders = events.iter().map(|event| &*event.sender).collect();
         // Most of it without the lock: nobody but the caller takes anything out.
         let (mut waiting, last) = self.waiting_of_senders(room, &senders, None, WAITING_MAX)?;
         let taken = {
@@ -52,11 +52,11 @@ impl Engine {
             }
             let mut waiting: Vec<Option<Waiting>> = waiting.into_iter().map(Some).collect();
             let mut taken = InboxWrites::default();
-            for (event, json) in events {
+            for event in events {
                 let at = among.remove(&event.id);
                 match at.and_then(|at| waiting.get_mut(at)?.take()) {
                     Some(item) => self.requeue(item, &mut taken)?,
-                    None => self.accept_event(json, Some(room), &mut taken)?,
+                    None => self.accept_event(&event.json, Some(room), &mut taken)?,
                 }
             }
             for later in waiting.into_iter().flatten() {
