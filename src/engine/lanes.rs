@@ -26,6 +26,12 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2 * 60);
 const SILENT_FOR: Duration = Duration::from_secs(25);
 /// How long a person is waited for.
 const WAIT: Duration = Duration::from_secs(10 * 60);
+/// Maximum number of effects of a room that wait for paused lanes. Beyond it, the person for whom
+/// most of them wait is waited for no longer: a flood must not use up what a room looks at.
+const HELD_MAX: usize = 1000;
+/// Minimum number of effects for which a lane ends because of that: where many people cannot be
+/// reached, none of them is to blame.
+const FLOOD_MIN: usize = 100;
 
 /// An effect in an outbox, with its room and number.
 pub(super) type Queued = ((OwnedRoomId, u64), OutboxItem);
@@ -97,10 +103,37 @@ impl Lanes {
             .filter_map(|(_, due)| lane_of(&due.what))
             .collect();
         self.paused.retain(|lane, _| lanes.contains(lane));
+        self.end_flooded_lanes(&lanes, now);
         let mut due = queued;
         due.retain(|(_, due)| !self.holds(&due.what, now));
         due.truncate(most);
         due
+    }
+
+    /// Ends the waiting for the lanes that hold most, until no more than [`HELD_MAX`] effects wait.
+    fn end_flooded_lanes(&mut self, lanes: &[LaneId], now: Timestamp) {
+        if self.is_closing {
+            return;
+        }
+        let mut held: HashMap<&LaneId, usize> = HashMap::new();
+        for lane in lanes {
+            if self.paused.get(lane).is_some_and(|lane| now < lane.until) {
+                *held.entry(lane).or_default() += 1;
+            }
+        }
+        let mut all: usize = held.values().sum();
+        let mut fullest_last: Vec<_> = held.into_iter().collect();
+        fullest_last.sort_by_key(|(_, count)| *count);
+        while all > HELD_MAX
+            && let Some((lane, count)) = fullest_last.pop()
+            && count >= FLOOD_MIN
+        {
+            all -= count;
+            if let Some(lane) = self.paused.get_mut(lane) {
+                lane.since = Timestamp(now.0.saturating_sub(WAIT.as_millis() as u64));
+                lane.until = now;
+            }
+        }
     }
 
     /// Returns whether this effect waits for its lane.
@@ -190,6 +223,25 @@ mod tests {
         numbered
             .map(|(number, what)| ((room.clone(), number), item(what)))
             .collect()
+    }
+
+    #[test]
+    fn a_flood_for_somebody_who_cannot_be_reached_keeps_nobody_else_from_being_seen() {
+        let mut lanes = Lanes::default();
+        let (flooded, quiet) = (forward(1), forward(3));
+        assert_eq!(lanes.pause(&flooded, START), Some(true));
+        assert_eq!(lanes.pause(&quiet, START), Some(true));
+        let with = |count: usize| {
+            let flood = std::iter::repeat_n(flooded.clone(), count);
+            queued(&flood.chain([quiet.clone(), forward(2)]).collect::<Vec<_>>())
+        };
+        let at_the_limit = lanes.due(with(HELD_MAX - 1), START, 2000);
+        assert_eq!(numbers(&at_the_limit), [HELD_MAX as u64 + 1]);
+        let beyond = lanes.due(with(HELD_MAX), START, 2000);
+        assert_eq!(beyond.len(), HELD_MAX + 1, "all but the quiet lane's");
+        assert!(lanes.holds(&quiet, START) && !lanes.holds(&flooded, START));
+        // It is given up, and not waited for once more.
+        assert_eq!(lanes.pause(&flooded, START), Some(false));
     }
 
     fn numbers(due: &[Queued]) -> Vec<u64> {

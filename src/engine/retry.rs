@@ -282,15 +282,60 @@ impl Room {
     fn retry_of(&self, what: &QueuedEffect, error: &EngineError) -> Retry {
         let settings = self.engine.settings();
         let retry = Retry::of(what, error, &settings.conversations, &settings.rules);
-        match error {
-            // Otherwise each message of a person there would hold up those of everybody else.
-            EngineError::Decrypt(DecryptError::SenderUnknown { since, .. })
-                if retry == Retry::For(SENDER) && self.engine.now().since(*since) > SENDER =>
+        match (retry, error) {
+            (
+                Retry::For(SENDER),
+                EngineError::Decrypt(DecryptError::SenderUnknown { since, .. }),
+            ) => self.retry_of_unknown_sender(*since),
+            // It waits since it came, however long others have been waiting before it.
+            (Retry::DespiteRefusalFor(limit), _)
+                if self.engine.now().since(self.came_at(what)) > limit =>
             {
                 Retry::Never
             }
             _ => retry,
         }
+    }
+
+    /// Returns how long an item in the inbox is tried that has failed with `error`.
+    pub(in crate::engine) fn retry_of_arrival(
+        &self,
+        arrived: &InboxItem,
+        error: &EngineError,
+    ) -> Retry {
+        let open = self.record.introductions.iter();
+        let open = open.filter(|introduction| introduction.is_open()).count();
+        let holds_up_others = self.record.conversation.is_some() || open > 1;
+        match error {
+            EngineError::Decrypt(DecryptError::SenderUnknown { since, .. }) if holds_up_others => {
+                self.retry_of_unknown_sender(*since)
+            }
+            _ => Retry::of_arrival(arrived),
+        }
+    }
+
+    /// Returns how long a message is tried whose sender's server does not say which devices they
+    /// have, since a moment. Otherwise each message of a person there would hold up those of
+    /// everybody else.
+    fn retry_of_unknown_sender(&self, since: Timestamp) -> Retry {
+        if self.engine.now().since(since) > SENDER {
+            Retry::Never
+        } else {
+            Retry::For(SENDER)
+        }
+    }
+
+    /// Returns when an event came that is to be forwarded, as far as it is known; for any other
+    /// effect, when it was queued.
+    fn came_at(&self, what: &QueuedEffect) -> Timestamp {
+        let seen = match what {
+            QueuedEffect::Conversation {
+                effect: conversation::Effect::ForwardEvent { event, .. },
+                ..
+            } => self.engine.seen(event).ok().flatten(),
+            _ => None,
+        };
+        seen.map_or(self.due_since, |seen| seen.at.min(self.due_since))
     }
 
     /// Returns since when the current effect fails with errors like this one.

@@ -10,7 +10,6 @@ use crate::{
     engine::{
         Engine, EngineError,
         records::{Inbox, InboxItem, Outbox, QueuedEffect},
-        retry::Retry,
         room::Room,
     },
     metrics::catalogue::GIVEN_UP,
@@ -23,8 +22,9 @@ pub(in crate::engine) const IDLE: Duration = Duration::from_secs(30);
 /// Maximum number of inbox or outbox items that are processed between two flushes.
 pub(in crate::engine) const OUTBOX_BATCH_MAX: usize = 32;
 
-/// Maximum number of effects among which those are looked for that overtake others.
-const OVERTAKEN_MAX: usize = 2000;
+/// Maximum number of effects among which those are looked for that overtake others: more than what
+/// waits for all people of a conversation together.
+const OVERTAKEN_MAX: usize = 12_000;
 
 /// The actor of one room.
 pub(in crate::engine) struct RoomActor {
@@ -170,7 +170,8 @@ impl RoomActor {
             };
             engine.restore_missing_user(&error).await;
             let error = engine.unless_outage(error).await;
-            if self.room.retries(number, Retry::of_arrival(&given), &error) {
+            let retry = self.room.retry_of_arrival(&given, &error);
+            if self.room.retries(number, retry, &error) {
                 return Err(error);
             }
             tracing::error!(room = %self.room.id, %error, "an inbox item is given up");

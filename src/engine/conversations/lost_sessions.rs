@@ -36,7 +36,7 @@ const NO_KEY_AGAIN: &str = "I couldn't decrypt your message, so I didn't pass it
                             again, and what you've written since. If that doesn't help, log out \
                             and in again or, in Element, write /discardsession and try once more.";
 /// Maximum number of lost sessions that are remembered of a room. The oldest goes.
-const SESSIONS_MAX: usize = 20;
+const SESSIONS_MAX: usize = 100;
 /// Maximum length of a session id; clients make 43 characters.
 const SESSION_ID_MAX: usize = 100;
 /// The number of sessions of one person that get lost in a room within [`RECENTLY`] from which on
@@ -44,6 +44,9 @@ const SESSION_ID_MAX: usize = 100;
 const LOST_SOME: usize = 2;
 /// The number from which on they do not wait: sessions can be invented.
 const LOST_MANY: usize = 5;
+/// The number of people who lost sessions in a room within [`RECENTLY`] from which on those of each of
+/// them wait for keys only a moment: several accounts can take turns.
+const LOSERS: usize = 3;
 /// How long a loss counts as recent.
 const RECENTLY: Duration = Duration::from_secs(10 * 60);
 /// How long a lost session is remembered.
@@ -65,7 +68,7 @@ impl Room {
     /// lately. Final too if no client makes such a session id, since it cannot be remembered.
     pub(in crate::engine) fn missing_key(&self, event: &RoomEvent) -> EngineError {
         let session_id = session_of(event);
-        let lost = self.lost_recently(&event.sender).unwrap_or_default();
+        let (lost, losers) = self.lost_recently(&event.sender).unwrap_or_default();
         let is_final = lost >= LOST_MANY
             || session_id
                 .as_ref()
@@ -74,22 +77,23 @@ impl Room {
             EngineError::Decrypt(DecryptError::NoKey {
                 session_id: session_id.unwrap_or_else(|| "with too long an id".to_owned()),
             })
-        } else if lost >= LOST_SOME {
+        } else if lost >= LOST_SOME || (lost > 0 && losers >= LOSERS) {
             EngineError::KeyUnlikely
         } else {
             EngineError::KeyOnItsWay
         }
     }
 
-    /// Returns how many sessions of this sender got lost here lately.
-    fn lost_recently(&self, sender: &UserId) -> Result<usize, StoreError> {
+    /// Returns how many sessions of this sender got lost here lately, and of how many people any.
+    fn lost_recently(&self, sender: &UserId) -> Result<(usize, usize), StoreError> {
         let horizon = self.engine.now() - RECENTLY;
         let store = self.engine.store();
         let known = store.scan::<LostSessions>(&prefix(&self.id), None, SESSIONS_MAX)?;
-        let recent = known
-            .iter()
-            .filter(|(_, lost)| lost.sender == sender && lost.told_at > horizon);
-        Ok(recent.count())
+        let recent = known.iter().filter(|(_, lost)| lost.told_at > horizon);
+        let senders: Vec<&OwnedUserId> = recent.map(|(_, lost)| &lost.sender).collect();
+        let theirs = senders.iter().filter(|lost| **lost == sender).count();
+        let people: HashSet<_> = senders.into_iter().collect();
+        Ok((theirs, people.len()))
     }
 
     /// Returns whether the sender of an event was told that the key of its session is lost, after

@@ -3,7 +3,10 @@
 use super::*;
 use crate::{
     crypto::CryptoError,
-    engine::{conversations::failures::not_delivered, event::RoomEvent},
+    engine::{
+        conversations::failures::not_delivered, event::RoomEvent, records::LostSession,
+        retry::Retry,
+    },
     testing::{Outage, When},
 };
 
@@ -81,6 +84,42 @@ async fn a_sender_is_told_once_that_nobody_can_read_their_message() {
     it.samuel_signs().await;
     it.go_on().await;
     assert_eq!(it.talk.fake.sent(&portal()), 2);
+}
+
+#[tokio::test]
+async fn what_waits_for_a_reader_ends_after_seven_days_however_much_waits_before_it() {
+    let mut it = TwoPeople::begin(false).await;
+    it.alice_says("one").await;
+    it.alice_says("two").await;
+    it.go_on().await;
+    let waiting = |it: &TwoPeople| {
+        let arrived = it.talk.store.scan::<Inbox>(&prefix(&origin()), None, 9);
+        arrived.unwrap().len() + it.talk.carries().len()
+    };
+    assert!(waiting(&it) >= 2);
+    it.talk.clock.advance(7 * DAY + Duration::from_secs(60));
+    it.go_on().await;
+    assert_eq!(waiting(&it), 0);
+}
+
+#[tokio::test]
+async fn a_sender_whose_server_is_silent_holds_up_a_group_for_a_moment_only() {
+    let mut it = Talk::begun().await;
+    let mut event = message("$one", NOW);
+    event["type"] = json!("m.room.encrypted");
+    let item = InboxItem::Event(event.to_string());
+    let error = EngineError::Decrypt(DecryptError::SenderUnknown {
+        server: "silent.test".try_into().unwrap(),
+        since: NOW,
+    });
+    let moment = Retry::For(Duration::from_secs(15));
+    assert_eq!(it.actor.room.retry_of_arrival(&item, &error), moment);
+    it.clock.advance(Duration::from_secs(16));
+    assert_eq!(it.actor.room.retry_of_arrival(&item, &error), Retry::Never);
+    // Where nobody else is held up, it is waited for as for any answer.
+    it.actor.room.record.conversation = None;
+    let alone = Retry::For(Duration::from_secs(2 * 60));
+    assert_eq!(it.actor.room.retry_of_arrival(&item, &error), alone);
 }
 
 #[tokio::test]
@@ -282,6 +321,19 @@ async fn somebody_whose_keys_always_get_lost_holds_up_others_a_moment_and_then_n
     }
     assert!(is_final(error(&it, &sender, "another")));
     assert!(waits(&it, "@bob:hs.test"));
+    // Several accounts can take turns.
+    let mut batch = Batch::new();
+    for user in ["@eve:hs.test", "@mallory:hs.test"] {
+        let lost = LostSession {
+            sender: user.try_into().unwrap(),
+            told_at: it.engine.now(),
+        };
+        let key = (origin(), user.to_owned());
+        batch.put::<LostSessions>(&key, &lost).unwrap();
+    }
+    it.store.apply(batch).unwrap();
+    assert!(!waits(&it, "@eve:hs.test"));
+    assert!(waits(&it, "@bob:hs.test"), "he has lost none");
     it.clock.advance(Duration::from_secs(10 * 60));
     assert!(waits(&it, &sender));
 }
@@ -378,11 +430,11 @@ async fn lost_sessions_are_remembered_for_a_week_and_few_of_a_room() {
     assert!(again.contains("/discardsession") && !first.contains("/discardsession"));
     it.actor.room.due_since = it.engine.now();
     assert_eq!(it.loses(0), Some(again), "sent afterwards");
-    for n in 2..30 {
+    for n in 2..130 {
         assert_eq!(it.loses(n), Some(again));
     }
-    let known = |it: &Talk| it.store.scan::<LostSessions>(&[], None, 100).unwrap().len();
-    assert_eq!(known(&it), 20);
+    let known = |it: &Talk| it.store.scan::<LostSessions>(&[], None, 200).unwrap().len();
+    assert_eq!(known(&it), 100);
     assert_eq!(it.loses(1), Some(again), "the oldest went");
     it.clock.advance(7 * DAY - Duration::from_secs(5));
     it.engine.forget_lost_sessions().unwrap();
