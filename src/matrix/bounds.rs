@@ -163,6 +163,16 @@ static WHOLE: [super::json_stream::Selector; 1] = [super::json_stream::Selector 
     limit: 0,
 }];
 
+/// Maximum number of objects and lists in what a person has encrypted. Galleries have the most of all
+/// honest messages, some hundreds.
+pub const PARTS_MAX: usize = 2000;
+
+/// Returns an upper bound of the number of objects and lists in a JSON text. They decide how much
+/// memory it takes once it is parsed: an empty object takes hundreds of bytes.
+pub fn parts_of(json: &str) -> usize {
+    memchr::memchr2_iter(b'{', b'[', json.as_bytes()).count()
+}
+
 fn cut(text: &str) -> String {
     text.chars().take(TYPE_CHARS_MAX).collect()
 }

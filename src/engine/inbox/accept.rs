@@ -24,7 +24,7 @@ use crate::{
     introduction::Phase,
     matrix::{
         Transaction,
-        bounds::{DeadLetter, DeadLetterReason},
+        bounds::{DeadLetter, DeadLetterReason, parts_of},
     },
     metrics::catalogue::{EVENT_AGE, LAST_TRANSACTION, RECEIVED, TRANSACTION_TIME, TRANSACTIONS},
     store::{Batch, Digest, StoreError},
@@ -104,6 +104,26 @@ impl Engine {
         written
     }
 
+    /// Looks at the events of a part of a transaction before they are written. Returns them, unless
+    /// together they would take too much memory, and how old they are.
+    async fn read_events(
+        &self,
+        events: &[Box<RawValue>],
+    ) -> Result<(Option<Vec<Option<RoomEvent>>>, Vec<Duration>), EngineError> {
+        if let Some(parsed) = parse_unless_dense(events) {
+            let ages = self.ages_of(&parsed);
+            self.expect_keys(&parsed).await?;
+            return Ok((Some(parsed), ages));
+        }
+        let mut ages = Vec::new();
+        for json in events {
+            let event = [RoomEvent::parse(json.get(), None)];
+            ages.extend(self.ages_of(&event));
+            self.expect_keys(&event).await?;
+        }
+        Ok((None, ages))
+    }
+
     /// Returns how old these events are, those of this server's people: other servers can date theirs
     /// as they like. One without an age counts for none.
     fn ages_of(&self, events: &[Option<RoomEvent>]) -> Vec<Duration> {
@@ -142,12 +162,7 @@ impl Engine {
         if body.after_gap {
             self.note_possible_gap();
         }
-        let events = body.events.iter();
-        let events: Vec<Option<RoomEvent>> = events
-            .map(|json| RoomEvent::parse(json.get(), None))
-            .collect();
-        let ages = self.ages_of(&events);
-        self.expect_keys(&events).await?;
+        let (parsed, ages) = self.read_events(&body.events).await?;
         // Last: what is taken and not written is lost.
         let mut dead_letters = body.dead_letters;
         dead_letters.extend(self.homeserver().take_dead_letters());
@@ -161,7 +176,12 @@ impl Engine {
             for json in &body.to_device {
                 self.accept_to_device(json, None, &mut taken)?;
             }
-            for (json, event) in body.events.iter().zip(events) {
+            let mut parsed = parsed.map(Vec::into_iter);
+            for json in &body.events {
+                let event = match &mut parsed {
+                    Some(events) => events.next().flatten(),
+                    None => RoomEvent::parse(json.get(), None),
+                };
                 self.accept_parsed(json, event, None, &mut taken)?;
             }
             self.stage_dead_letters(&taken.dead_letters, &mut taken.batch)?;
@@ -341,7 +361,7 @@ impl Engine {
     pub(in crate::engine) fn accept_to_device(
         &self,
         json: &RawValue,
-        user: Option<&OwnedUserId>,
+        synced_for: Option<&OwnedUserId>,
         taken: &mut InboxWrites,
     ) -> Result<(), StoreError> {
         let malformed = || DeadLetter::of(DeadLetterReason::ToDeviceMalformed, json.get());
@@ -353,13 +373,33 @@ impl Engine {
             let user = serde_json::from_str::<String>(user.get()).ok()?;
             OwnedUserId::try_from(user).ok()
         });
-        let Some(user) = user.cloned().or(named) else {
+        let Some(user) = synced_for.cloned().or(named) else {
             taken.dead_letters.push(malformed());
             return Ok(());
         };
+        // Nothing else concerns a machine, and anybody can send it in any number.
+        if !message.is_encrypted() {
+            return Ok(());
+        }
         let digest = digest(&user, &message);
         if self.has_arrived_to_device(digest)? || !taken.digests.insert(digest) {
             taken.again = true;
+            return Ok(());
+        }
+        // A sync brings only as much as was asked for, and nobody else has it.
+        let is_pushed = synced_for.is_none();
+        if !self
+            .0
+            .to_device
+            .admit(&user, message.sender_host(), is_pushed)
+        {
+            let letter = DeadLetter::of(DeadLetterReason::ToDeviceOverflow, json.get());
+            // The ghost syncs once it has handled what waits.
+            let letter = DeadLetter {
+                user: None,
+                ..letter
+            };
+            taken.dead_letters.push(letter);
             return Ok(());
         }
         self.mark_seen_to_device(digest, &mut taken.batch)?;
@@ -397,6 +437,23 @@ impl Engine {
         }
         noted
     }
+}
+
+/// Maximum number of objects and lists in a part of a transaction whose events are parsed together.
+/// Each takes some 600 bytes, and two bytes of text.
+const PARTS_TOGETHER_MAX: usize = 20_000;
+
+/// Returns the parsed events of a part of a transaction, unless they would take too much memory.
+pub(in crate::engine) fn parse_unless_dense(
+    events: &[Box<RawValue>],
+) -> Option<Vec<Option<RoomEvent>>> {
+    let parts: usize = events.iter().map(|json| parts_of(json.get())).sum();
+    let events = events.iter();
+    (parts <= PARTS_TOGETHER_MAX).then(|| {
+        events
+            .map(|json| RoomEvent::parse(json.get(), None))
+            .collect()
+    })
 }
 
 /// Goes on as if there were nothing, if a record cannot be read: the homeserver would repeat what

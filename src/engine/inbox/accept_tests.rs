@@ -93,6 +93,16 @@ async fn the_same_to_device_message_is_kept_once_however_it_comes() {
         .unwrap();
     assert!(again.batch.is_empty());
     assert_eq!(store.scan::<ToDevice>(&[], None, 10).unwrap().len(), 1);
+
+    // Nothing but keys concerns a machine, and nothing is remembered of the rest.
+    let request = json!({
+        "type": "m.room_key_request", "sender": "@eve:evil.test", "content": {},
+        "to_user_id": "@_dm_sam:hs.test", "to_device_id": "DEV",
+    });
+    let raw = serde_json::value::to_raw_value(&request).unwrap();
+    let mut ignored = crate::engine::inbox::accept::InboxWrites::default();
+    engine.accept_to_device(&raw, None, &mut ignored).unwrap();
+    assert!(ignored.batch.is_empty() && ignored.dead_letters.is_empty());
 }
 
 #[tokio::test]
@@ -387,4 +397,24 @@ async fn only_the_newest_thousand_dead_letters_are_kept() {
         store.scan::<DeadLetters>(&[], None, 9999).unwrap().len(),
         1000
     );
+}
+
+#[tokio::test]
+async fn events_of_countless_small_parts_are_accepted_one_after_the_other() {
+    let TestEngine { engine, store, .. } = testing::engine().build().await;
+    let dense = |id: &str| {
+        let mut event = event(id);
+        event["content"]["x"] = json!(vec![json!({}); 12_000]);
+        event
+    };
+    let events = [event("$first"), dense("$a"), dense("$b"), event("$last")];
+    let json = |event: &Value| serde_json::value::to_raw_value(event).unwrap();
+    let raw: Vec<_> = events.iter().map(json).collect();
+    assert!(super::accept::parse_unless_dense(&raw).is_none());
+    assert!(super::accept::parse_unless_dense(&raw[..2]).is_some());
+    engine
+        .accept_transaction(transaction(&events))
+        .await
+        .unwrap();
+    assert_eq!(taken(&store), 4);
 }

@@ -102,7 +102,7 @@ impl Engine {
     }
 
     /// Syncs one of our users soon. Several reasons at the same time lead to one sync.
-    fn backfill(&self, user: &OwnedUserId) {
+    pub(in crate::engine) fn backfill(&self, user: &OwnedUserId) {
         if !self.0.started.load(Ordering::Acquire)
             || !matches!(self.machines().device_of(user), Ok(Some(_)))
         {

@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     clock::Timestamp,
     engine::{Engine, event::RoomEvent, packs::SeenEvent},
+    ids::host_of,
     store::{Batch, Digest, StoreError},
 };
 
@@ -35,6 +36,23 @@ pub(in crate::engine) struct ToDeviceMessage<'a> {
     kind: Option<&'a RawValue>,
     #[serde(borrow)]
     content: Option<&'a RawValue>,
+}
+
+impl ToDeviceMessage<'_> {
+    /// Returns whether a machine has use for it: whether it is encrypted.
+    pub(in crate::engine) fn is_encrypted(&self) -> bool {
+        text(self.kind).is_some_and(|kind| kind == "m.room.encrypted")
+    }
+
+    /// Returns the host of its sender; empty if it names none.
+    pub(in crate::engine) fn sender_host(&self) -> String {
+        let sender = text(self.sender).and_then(|sender| OwnedUserId::try_from(sender).ok());
+        sender.map_or_else(String::new, |sender| host_of(sender.server_name()))
+    }
+}
+
+fn text(json: Option<&RawValue>) -> Option<String> {
+    serde_json::from_str(json?.get()).ok()
 }
 
 /// Returns a digest by which a to-device message is recognised: transactions and `/sync` format the

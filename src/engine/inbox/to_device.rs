@@ -5,9 +5,9 @@
 //! ghost.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     sync::{
-        Arc,
+        Arc, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -20,7 +20,7 @@ use crate::{
     crypto::{CryptoError, GhostKind, IncomingCrypto, NewRoomKey},
     engine::{
         Engine, EngineError,
-        inbox::accept::OneTimeKeyCounts,
+        inbox::{accept::OneTimeKeyCounts, dedup::ToDeviceMessage},
         keyed::Keyed,
         records::{ActiveRoomsByGhost, InboxItem, Rooms, ToDevice},
     },
@@ -34,9 +34,18 @@ const TO_DEVICE_BATCH_MAX: usize = 200;
 /// processor and the disk, no other server.
 const GHOSTS: usize = 16;
 
+/// Maximum number of pushed messages of one server that wait for one ghost. A machine takes some 500
+/// a second, and what people say to the ghost waits behind them.
+const WAITING_OF_A_SERVER_MAX: usize = 5000;
+
 /// The queues of all ghosts.
 pub(in crate::engine) struct Queues {
     of: Keyed<OwnedUserId, Queue>,
+    /// How many messages wait, by ghost and the host of their sender, of those that arrived since the
+    /// start.
+    waiting: std::sync::Mutex<HashMap<(OwnedUserId, String), usize>>,
+    /// The ghosts for which messages were set aside, and that sync once their queue is empty.
+    overflowed: std::sync::Mutex<BTreeSet<OwnedUserId>>,
     /// Permits, [`GHOSTS`] in all.
     places: Semaphore,
 }
@@ -53,6 +62,8 @@ impl Default for Queues {
     fn default() -> Self {
         Self {
             of: Keyed::default(),
+            waiting: std::sync::Mutex::default(),
+            overflowed: std::sync::Mutex::default(),
             places: Semaphore::new(GHOSTS),
         }
     }
@@ -61,6 +72,53 @@ impl Default for Queues {
 impl Queues {
     fn of(&self, ghost: &OwnedUserId) -> Arc<Queue> {
         self.of.get(ghost.clone(), Queue::default)
+    }
+
+    /// Counts a message that is about to wait. Returns `false` if it was pushed and too many of that
+    /// server wait for the ghost: the homeserver keeps it for the ghost's next sync.
+    pub(in crate::engine) fn admit(
+        &self,
+        ghost: &OwnedUserId,
+        host: String,
+        is_pushed: bool,
+    ) -> bool {
+        let mut waiting = self.waiting();
+        let count = waiting.entry((ghost.clone(), host)).or_default();
+        if is_pushed && *count >= WAITING_OF_A_SERVER_MAX {
+            drop(waiting);
+            self.overflowed().insert(ghost.clone());
+            return false;
+        }
+        *count += 1;
+        true
+    }
+
+    /// Counts messages that wait no longer.
+    fn release(&self, ghost: &OwnedUserId, hosts: Vec<String>) {
+        let mut waiting = self.waiting();
+        for host in hosts {
+            let key = (ghost.clone(), host);
+            match waiting.get_mut(&key) {
+                Some(count) if *count > 1 => *count -= 1,
+                _ => drop(waiting.remove(&key)),
+            }
+        }
+    }
+
+    /// Notes that nothing waits for a ghost. Returns whether something was set aside meanwhile.
+    fn drained(&self, ghost: &OwnedUserId) -> bool {
+        // What was counted and then not written would count forever.
+        self.waiting().retain(|(of, _), _| of != ghost);
+        self.overflowed().remove(ghost)
+    }
+
+    fn overflowed(&self) -> MutexGuard<'_, BTreeSet<OwnedUserId>> {
+        let overflowed = self.overflowed.lock();
+        overflowed.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, HashMap<(OwnedUserId, String), usize>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns whether a task is handing over messages of this ghost.
@@ -159,16 +217,22 @@ impl Engine {
             .store()
             .scan::<ToDevice>(&first, None, TO_DEVICE_BATCH_MAX)?;
         let counts = self.0.counts.lock().await.remove(ghost);
+        if waiting.is_empty() && self.0.to_device.drained(ghost) {
+            self.backfill(ghost);
+        }
         if waiting.is_empty() && counts.is_none() {
             return Ok(false);
         }
-        let (mut numbers, mut messages) = (Vec::new(), Vec::new());
+        let (mut numbers, mut messages, mut hosts) = (Vec::new(), Vec::new(), Vec::new());
         for ((_, number), item) in waiting {
+            let message = serde_json::from_str::<ToDeviceMessage<'_>>(&item.json);
+            hosts.push(message.map_or_else(|_| String::new(), |it| it.sender_host()));
             numbers.push(number);
             messages.push(RawValue::from_string(item.json)?);
         }
         self.hand_over(ghost, numbers, messages, counts.unwrap_or_default())
             .await?;
+        self.0.to_device.release(ghost, hosts);
         Ok(true)
     }
 
@@ -337,6 +401,24 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
+
+    #[test]
+    fn one_server_cannot_fill_the_queue_of_a_ghost_with_what_it_sends() {
+        let queues = Queues::default();
+        let sam = ruma::owned_user_id!("@_dm_sam:hs.test");
+        let admit = |host: &str, pushed| queues.admit(&sam, host.to_owned(), pushed);
+        for _ in 0..WAITING_OF_A_SERVER_MAX {
+            assert!(admit("evil.test", true));
+        }
+        assert!(!admit("evil.test", true), "the homeserver keeps it");
+        assert!(admit("evil.test", false), "nobody else has it");
+        assert!(admit("far.test", true), "another server is not held up");
+        queues.release(&sam, vec!["evil.test".to_owned(); 2]);
+        assert!(admit("evil.test", true));
+        assert!(!admit("evil.test", true));
+        queues.release(&sam, vec!["far.test".to_owned(); 3]);
+        assert_eq!(queues.waiting().len(), 1);
+    }
 
     #[tokio::test]
     async fn one_message_that_cannot_be_received_takes_no_other_with_it() {

@@ -6,6 +6,7 @@ use serde_json::{Value, value::RawValue};
 use crate::{
     crypto::DecryptError,
     engine::{EngineError, room::Room},
+    matrix::bounds::{PARTS_MAX, parts_of},
     metrics::catalogue::UNDECRYPTABLE,
     store::Batch,
 };
@@ -51,6 +52,9 @@ impl Room {
             UNDECRYPTABLE.count([reason]);
         }
         let decrypted = decrypted?;
+        if parts_of(decrypted.content.get()) > PARTS_MAX {
+            return Err(DecryptError::NotUnderstood.into());
+        }
         Ok((
             decrypted.event_type,
             serde_json::from_str(decrypted.content.get())?,
