@@ -2,7 +2,10 @@
 
 use ruma::OwnedUserId;
 
-use super::html::pieces::{Piece, pieces};
+use super::html::{
+    hidden::hidden_length,
+    pieces::{Piece, pieces},
+};
 use crate::handle::linked_user;
 
 /// Maximum number of links to people that are read.
@@ -19,12 +22,14 @@ pub fn linked_people(html: &str) -> Option<Vec<(String, OwnedUserId)>> {
     }
     let mut people = Vec::new();
     let mut link: Option<(String, OwnedUserId)> = None;
-    let mut is_quote = false;
-    for piece in pieces(html)? {
+    let pieces = pieces(html)?;
+    let mut quoted_until = 0;
+    for (at, piece) in pieces.iter().enumerate() {
         match piece {
-            Piece::Open(tag, _) if tag == "mx-reply" => is_quote = true,
-            Piece::Close(tag) if tag == "mx-reply" => is_quote = false,
-            _ if is_quote => {}
+            _ if at < quoted_until => {}
+            Piece::Open(tag, _) if tag == "mx-reply" => {
+                quoted_until = at + 1 + hidden_length(tag, &pieces[at + 1..]);
+            }
             Piece::Open(tag, attributes) if tag == "a" => {
                 people.extend(link.take());
                 let mut addresses = attributes.iter().filter(|(name, _)| name == "href");
@@ -35,7 +40,7 @@ pub fn linked_people(html: &str) -> Option<Vec<(String, OwnedUserId)>> {
             Piece::Close(tag) if tag == "a" => people.extend(link.take()),
             Piece::Text(text) => {
                 if let Some((shown, _)) = &mut link {
-                    shown.push_str(&text);
+                    shown.push_str(text);
                 }
             }
             _ => {}
@@ -70,6 +75,17 @@ mod tests {
             (
                 "<mx-reply><a href=\"https://matrix.to/#/@kim:far.example\">Kim</a></mx-reply>hi",
                 vec![],
+            ),
+            // Some clients forget its end, and some quote a quote.
+            (
+                "<mx-reply><blockquote><a href=\"https://matrix.to/#/@bot:far.example\">bot</a> help\
+                 </blockquote>block <a href=\"https://matrix.to/#/@kim:far.example\">Kim</a>",
+                vec![("Kim".to_owned(), kim())],
+            ),
+            (
+                "<mx-reply><mx-reply>a</mx-reply><a href=\"https://matrix.to/#/@bot:far.example\">bot</a>\
+                 </mx-reply>block <a href=\"https://matrix.to/#/@kim:far.example\">Kim</a>",
+                vec![("Kim".to_owned(), kim())],
             ),
             (
                 "<a href=\"https://matrix.to/#/!room:far.example\">a</a> <a href=\"https://x.org\">b</a>",

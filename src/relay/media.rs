@@ -28,6 +28,14 @@ pub struct MediaToReupload {
     pub content_type: Option<String>,
 }
 
+impl MediaToReupload {
+    /// Returns whether removing it would take an element out of a list, and so move those behind it.
+    pub(super) fn is_in_list(&self) -> bool {
+        let key = self.pointer.rsplit('/').next().unwrap_or_default();
+        key.bytes().all(|byte| byte.is_ascii_digit())
+    }
+}
+
 /// What an event uses media for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MediaUse {

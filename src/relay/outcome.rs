@@ -94,6 +94,9 @@ pub enum TranslateError {
     /// The content does not fit into an event.
     #[error("the content is too long")]
     TooLong,
+    /// It has more files than are passed on with one event.
+    #[error("the event has too many files")]
+    TooManyFiles,
     /// The content is nested too deeply.
     #[error("the content is nested too deeply")]
     TooDeep,
@@ -147,6 +150,10 @@ impl TranslateError {
             Self::TooLong => {
                 "Your message wasn't passed on: it is too long. Please send it in two parts, or \
                  as a file."
+            }
+            Self::TooManyFiles => {
+                "Your files weren't passed on: they are more than the 20 that I can pass on at once. \
+                 Please send them in several messages."
             }
             Self::TooDeep | Self::Malformed | Self::IdentifyingType => {
                 "Something you sent couldn't be passed on: your client made it in a way that is \

@@ -7,7 +7,9 @@ use super::{
     context::Context,
     fields::is_html,
     final_check::FinalCheck,
-    media::{REUPLOADS_MAX, has_no_file, lacks_media, media_in},
+    media::{
+        MediaToReupload, MediaUse, REUPLOADS_MAX, has_no_file, lacks_media, media_in, remove_media,
+    },
     message,
     outcome::{SenderRemark, TranslateError, Translated},
     profile::ProfileNames,
@@ -133,9 +135,17 @@ pub(super) fn finish(
     FinalCheck::of(context).redact(&mut content);
     let mut media_to_reupload = media_in(&content);
     media_to_reupload.retain(|it| !context.is_local_media(&it.uri));
-    if media_to_reupload.len() > REUPLOADS_MAX {
-        return Err(TranslateError::TooLong);
+    let needed = media_to_reupload.iter();
+    let needed = needed.filter(|media| media.used_as == MediaUse::Message);
+    let (needed, surplus) = (needed.count(), media_to_reupload.iter().skip(REUPLOADS_MAX));
+    // What is taken out of a list would move what is behind it, which has its place by its number.
+    if needed > REUPLOADS_MAX || surplus.clone().any(MediaToReupload::is_in_list) {
+        return Err(TranslateError::TooManyFiles);
     }
+    for extra in surplus {
+        remove_media(&mut content, extra);
+    }
+    media_to_reupload.truncate(REUPLOADS_MAX);
     remarks.sort_unstable();
     remarks.dedup();
     Ok(Translated {

@@ -10,7 +10,7 @@ use super::{
 ///
 /// An element without an end reaches to the end of the HTML, but for a quoted message
 /// (`mx-reply`): some clients forget its end, and what follows is what the person has written.
-pub(super) fn hidden_length(tag: &str, after: &[Piece]) -> usize {
+pub(in crate::relay) fn hidden_length(tag: &str, after: &[Piece]) -> usize {
     if is_void(tag) {
         return 0;
     }

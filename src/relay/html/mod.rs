@@ -5,7 +5,7 @@
 //! parts.
 
 pub(super) mod attributes;
-mod hidden;
+pub(super) mod hidden;
 pub(super) mod pieces;
 mod spoilers;
 

@@ -107,6 +107,36 @@ fn what_names_another_homeserver_is_to_be_uploaded_again() {
 }
 
 #[test]
+fn a_gallery_loses_thumbnails_before_it_is_refused_for_its_files() {
+    let gallery = |files: usize| {
+        let file = |n: usize| {
+            json!({ "file": { "url": format!("mxc://far.example/f{n}") },
+                    "info": { "thumbnail_file": { "url": format!("mxc://far.example/t{n}") } } })
+        };
+        json!({ "msgtype": "dm.filament.gallery", "body": "many",
+                "itemtypes": (0..files).map(file).collect::<Vec<_>>() })
+    };
+    let kept = to_reupload("m.room.message", &gallery(11));
+    let count = |used: &str| kept.iter().filter(|it| it.contains(used)).count();
+    assert_eq!((count(" Message "), count(" Extra ")), (11, 9));
+    assert_eq!(to_reupload("m.room.message", &gallery(20)).len(), 20);
+    // What is taken out of a list would move a file away from its place, and its address would stay.
+    let in_lists = json!({ "msgtype": "dm.filament.gallery", "body": "many",
+        "a": vec!["mxc://far.example/e"; 20],
+        "itemtypes": ["mxc://far.example/x", { "itemtype": "m.image", "url": "mxc://far.example/m" }] });
+    for refused in [gallery(21), in_lists] {
+        let refused = with_context(Direction::ToSam, true, |context| {
+            let context = crate::relay::Context {
+                homeserver: ruma::server_name!("hs.test"),
+                ..context.clone()
+            };
+            translate("m.room.message", &refused, &context)
+        });
+        assert_eq!(refused.unwrap_err(), TranslateError::TooManyFiles);
+    }
+}
+
+#[test]
 fn what_a_message_can_do_without_goes_with_what_is_said_of_it() {
     let mut content = json!({
         "msgtype": "m.image", "body": "a.png", "file": { "url": "mxc://far.example/abc" },
