@@ -10,7 +10,9 @@ use crate::{
     clock::Timestamp,
     matrix::{
         bounds::StrippedState,
-        event_type::{is_verification_request, verified_user},
+        event_type::{
+            continues_call, is_unseen, is_verification, is_verification_request, verified_user,
+        },
     },
 };
 
@@ -102,6 +104,26 @@ impl RoomEvent {
         }
         let user = OwnedUserId::try_from(self.state_key.as_deref()?).ok()?;
         Some((user, self.content["membership"].as_str()?))
+    }
+}
+
+/// What is said without encryption.
+impl RoomEvent {
+    /// Returns whether this is something that a person has said in clear, and that has to be sent
+    /// again once the room is encrypted. Reactions and deletions are always in clear, and the steps
+    /// of a verification or a call follow on something else.
+    pub(super) fn is_said_in_clear(&self) -> bool {
+        let kind = self.kind.as_str();
+        let is_redacted = self
+            .content
+            .as_object()
+            .is_none_or(serde_json::Map::is_empty);
+        self.state_key.is_none()
+            && !is_redacted
+            && kind != "m.reaction"
+            && !is_verification(kind, &self.content)
+            && !continues_call(kind)
+            && !is_unseen(kind)
     }
 }
 

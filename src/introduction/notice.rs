@@ -132,8 +132,8 @@ impl IntroductionNotice {
         )
     }
 
-    /// Returns whether this notice is about a message of the asker. In a group one ghost sends it
-    /// for all.
+    /// Returns whether this notice is one of those about messages of the asker that, in a group, one
+    /// ghost sends for all. What is a reply to a message is sent by the ghost that it concerns.
     pub fn is_about_message(&self) -> bool {
         matches!(
             self,
@@ -263,8 +263,8 @@ impl IntroductionNotice {
             ),
             Self::AskingFirstStrict => format!(
                 "@{handle} wants to be asked first, so I'm asking them for you. What you write \
-                 before they come they can't read; if they don't want to chat, or don't answer \
-                 within 7 days, you will find them gone from the chat."
+                 before they come they can't read; if they don't want to chat, or don't answer in \
+                 time (7 days at most), the ghost leaves this chat."
             ),
             Self::EnoughKept => format!(
                 "I keep only so many messages until @{handle} answers, and these are enough: \

@@ -93,7 +93,9 @@ impl Transition {
         };
         // Each newcomer costs a ghost, in every portal.
         if self.state.people.len() >= PEOPLE_MAX {
-            self.send_notice(RoomRole::Origin, Notice::Full, "full");
+            // Once for each of them: who comes later cannot read what was said before.
+            let cause = format!("full-{user}");
+            self.send_notice(RoomRole::Origin, Notice::Full, &cause);
             for portal in self.state.targets_of(RoomRole::Origin) {
                 self.send_notice(portal, Notice::Full, "full");
             }

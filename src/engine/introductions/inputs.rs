@@ -144,13 +144,11 @@ impl Room {
             "m.room.encrypted" if introduction.strict() => Some(MessageKind::Sealed),
             "m.room.encrypted" => self.classify_encrypted(&introduction.ghost, json).await?,
             _ if event.is_verification_request() => None,
-            "m.room.message" | "m.sticker" if event.state_key.is_none() => {
-                Some(MessageKind::Plaintext)
-            }
             "m.room.redaction" => event
                 .redacts
                 .clone()
                 .map(|of| MessageKind::Redaction { of }),
+            _ if event.is_said_in_clear() => Some(MessageKind::Plaintext),
             _ => None,
         };
         self.keep(introduction, event, kind.as_ref(), json, batch)?;

@@ -102,10 +102,21 @@ impl IntroductionStep<'_> {
     fn unreadable(&mut self, event: &OwnedEventId) {
         self.state.last_message_at = Some(self.now);
         let pending = &mut self.state.pending;
-        let is_known = pending.iter().any(|pending| pending.event == *event);
-        if !is_known && pending.len() < self.rules.pending_events_max {
-            pending.push(PendingEvent::new(event.clone(), true));
+        if pending.iter().any(|pending| pending.event == *event) {
+            return;
         }
+        if pending.len() < self.rules.pending_events_max {
+            pending.push(PendingEvent::new(event.clone(), true));
+        } else {
+            self.say_that_no_more_is_kept();
+        }
+    }
+
+    fn say_that_no_more_is_kept(&mut self) {
+        self.send_notice(match self.state.phase {
+            Phase::Asking { .. } => IntroductionNotice::EnoughKept,
+            _ => IntroductionNotice::MoreNotPassedOn,
+        });
     }
 
     /// Forgets an event that waited for its key and is no message to pass on.
@@ -141,10 +152,7 @@ impl IntroductionStep<'_> {
             return;
         }
         if !self.remember(event) {
-            return self.send_notice(match self.state.phase {
-                Phase::Asking { .. } => IntroductionNotice::EnoughKept,
-                _ => IntroductionNotice::MoreNotPassedOn,
-            });
+            return self.say_that_no_more_is_kept();
         }
         self.on_line();
     }

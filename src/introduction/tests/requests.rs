@@ -185,6 +185,19 @@ fn while_a_request_waits_a_hundred_messages_are_kept() {
 }
 
 #[test]
+fn a_message_whose_key_is_late_is_not_dropped_in_silence_when_enough_are_kept() {
+    let mut play = asking(false);
+    play.carry_out(&view(&[]));
+    for n in 1..100 {
+        let event = ruma::EventId::parse(format!("$e{n}")).unwrap();
+        play.says(event, MessageKind::Line);
+    }
+    play.says(event_id!("$late").to_owned(), MessageKind::Unreadable);
+    let notice = IntroductionNotice::EnoughKept;
+    assert_eq!(play.effects, [Effect::SendNotice { notice }]);
+}
+
+#[test]
 fn a_strict_ghost_asks_without_a_word_of_its_own() {
     let mut play = asks_first(true);
     let done = play.carry_out(&view(&[]));
