@@ -10,10 +10,16 @@ type Ending = [&'static str; 2];
 
 /// Counts the introductions that have ended, and the requests that were made or ended, from one
 /// record of a room to the next.
-pub(in crate::engine) fn count_outcomes(before: &[Introduction], after: &[Introduction]) {
+///
+/// `has_conversation` says whether the room belongs to a masked conversation now.
+pub(in crate::engine) fn count_outcomes(
+    before: &[Introduction],
+    after: &[Introduction],
+    has_conversation: bool,
+) {
     for was in before {
         let is = after.iter().find(|is| is.ghost == was.ghost);
-        if let Some(ending) = ending(was, is) {
+        if let Some(ending) = ending(was, is, has_conversation) {
             INTRODUCTIONS.count(ending);
         }
         if is_asking(was) && !is.is_some_and(is_asking) {
@@ -34,7 +40,7 @@ fn is_asking(introduction: &Introduction) -> bool {
 }
 
 /// Returns how an introduction ended, if it has. What it was is no longer in the record of its end.
-fn ending(was: &Introduction, is: Option<&Introduction>) -> Option<Ending> {
+fn ending(was: &Introduction, is: Option<&Introduction>, has_conversation: bool) -> Option<Ending> {
     if !was.is_open() || is.is_some_and(Introduction::is_open) {
         return None;
     }
@@ -46,7 +52,7 @@ fn ending(was: &Introduction, is: Option<&Introduction>) -> Option<Ending> {
     };
     let outcome = match was.phase {
         Phase::Declining { .. } => "declined",
-        Phase::Opening => "introduced",
+        Phase::Opening if has_conversation => "introduced",
         _ if was.owner_invited_at.is_some() => "introduced",
         _ => "ended",
     };
@@ -102,11 +108,13 @@ mod tests {
             (&declining, ["open", "declined"]),
         ] {
             let is = over(was.clone());
-            assert_eq!(ending(was, Some(&is)), Some(expected));
+            assert_eq!(ending(was, Some(&is), true), Some(expected));
             // A declined one is removed from the record.
-            assert_eq!(ending(was, None), Some(expected));
-            assert_eq!(ending(was, Some(was)), None);
-            assert_eq!(ending(&is, Some(&is)), None);
+            assert_eq!(ending(was, None, true), Some(expected));
+            assert_eq!(ending(was, Some(was), true), None);
+            assert_eq!(ending(&is, Some(&is), true), None);
         }
+        let failed = ending(&masked, None, false);
+        assert_eq!(failed, Some(["masked", "ended"]));
     }
 }

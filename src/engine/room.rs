@@ -313,7 +313,8 @@ impl Room {
         self.engine.store().apply(batch)?;
         self.written = Some(self.record.clone());
         let before = before.map_or_else(Vec::new, |before| before.introductions);
-        count_outcomes(&before, &self.record.introductions);
+        let has_conversation = self.record.conversation.is_some();
+        count_outcomes(&before, &self.record.introductions, has_conversation);
         Ok(())
     }
 

@@ -90,37 +90,37 @@ fn metrics_router(admin: Admin, exposition: Exposition) -> Router {
 }
 
 async fn get_metrics(State(state): State<Arc<MetricsState>>) -> Response {
-    let mut shown = state.shown.lock().await;
-    let fresh = shown.take().filter(|(at, _)| at.elapsed() < FRESH_FOR);
-    let (at, text) = match fresh {
-        Some(fresh) => fresh,
-        None => {
-            let (admin, exposition) = (state.admin.clone(), state.exposition.clone());
-            // The queues may be long.
-            let made = tokio::task::spawn_blocking(move || {
-                measure(&admin);
-                exposition.render()
-            });
-            match made.await {
-                Ok(text) => (Instant::now(), text),
-                Err(error) => {
-                    return (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response();
-                }
-            }
+    // In a task, so that it goes on when a reader goes away: the next one would begin another.
+    match tokio::spawn(async move { state.show().await }).await {
+        Ok(text) => {
+            let kind = "text/plain; version=0.0.4; charset=utf-8";
+            // A reader shows no token, so its connection would be closed soon anyway.
+            let headers = [(header::CONTENT_TYPE, kind), (header::CONNECTION, "close")];
+            (headers, text).into_response()
         }
-    };
-    let body = text.clone();
-    *shown = Some((at, text));
-    drop(shown);
-    let headers = [
-        (
-            header::CONTENT_TYPE,
-            "text/plain; version=0.0.4; charset=utf-8",
-        ),
-        // A reader shows no token, so its connection would be closed soon anyway.
-        (header::CONNECTION, "close"),
-    ];
-    (headers, body).into_response()
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+impl MetricsState {
+    /// Returns the metrics as they were within [`FRESH_FOR`].
+    async fn show(&self) -> String {
+        let mut shown = self.shown.lock().await;
+        if let Some((at, text)) = &*shown
+            && at.elapsed() < FRESH_FOR
+        {
+            return text.clone();
+        }
+        let (admin, exposition) = (self.admin.clone(), self.exposition.clone());
+        // The queues may be long.
+        let made = tokio::task::spawn_blocking(move || {
+            measure(&admin);
+            exposition.render()
+        });
+        let text = made.await.unwrap_or_default();
+        *shown = Some((Instant::now(), text.clone()));
+        text
+    }
 }
 
 /// Sets the metrics that are read when somebody asks. If the store has failed, those of the parts say
