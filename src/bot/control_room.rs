@@ -47,10 +47,7 @@ pub enum RoomProblem {
     #[error("This room can be read from outside. Start a private chat with me instead.")]
     WorldReadable,
     /// It is not encrypted, and the bot may not turn encryption on.
-    #[error(
-        "This room is not encrypted, and I can't turn encryption on. Start a new, encrypted chat \
-         with me."
-    )]
+    #[error("{}", super::texts::NOT_ENCRYPTED)]
     NotEncrypted,
     /// It is encrypted with an unknown algorithm.
     #[error("This room is encrypted in a way I don't know. Start a new chat with me.")]

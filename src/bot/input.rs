@@ -134,11 +134,12 @@ impl CommandLine {
         text: &str,
         mention: impl FnOnce(&str) -> Option<String>,
     ) -> Result<CommandLine, CommandLineError> {
-        // Bytes are counted before characters, so that a huge text costs nothing.
+        // Bytes are counted before characters, so that a huge text costs nothing. The quote of what is
+        // answered, such as a request with its first line, does not count.
+        let text = without_quote(text);
         if text.len() > COMMAND_CHARS_MAX * 4 || text.chars().count() > COMMAND_CHARS_MAX {
             return Err(CommandLineError::TooLong);
         }
-        let text = without_quote(text);
         if text.contains(is_override) {
             return Err(CommandLineError::Overridden);
         }
@@ -352,6 +353,9 @@ mod tests {
         );
         assert_eq!(parse(&"é".repeat(1001)), Err(CommandLineError::TooLong));
         assert!(parse(&"é".repeat(1000)).is_ok());
+        // The quote of a request with a long first line does not count.
+        let quoted = format!("> {}\n\naccept 1", "é".repeat(5000));
+        assert_eq!(words(&quoted), ["accept", "1"]);
         assert_eq!(
             parse(&"a".repeat(10_000_000)),
             Err(CommandLineError::TooLong)

@@ -250,13 +250,14 @@ fn accept(
 ) -> Result<NoticeText, DirectoryError> {
     let (handle, generation) = (&request.handle, request.generation);
     tx.add_contact(handle, generation, &request.asker, now)?;
-    let text = NoticeText::new("You're invited to a chat with ").name(asker);
     Ok(if request.mode == Mode::Masked {
-        text.and(
-            ". You don't see each other's Matrix IDs there. This service passes on what you write \
-             and can read it on the way.",
+        NoticeText::new("As soon as ").name(asker).and(
+            " has written something that I can pass on, you're invited to a chat with them. You \
+             don't see each other's Matrix IDs there. This service passes on what you write and \
+             can read it on the way.",
         )
     } else {
+        let text = NoticeText::new("You're invited to a chat with ").name(asker);
         text.and(
             ". If no invite comes, your server or client is rejecting invites. Then start the chat \
              yourself: ",

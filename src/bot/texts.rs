@@ -112,6 +112,9 @@ pub fn misspelt_ghost(invited: &UserId, ghost: &UserId, handle: &Handle) -> Noti
 pub const NO_ANSWER: &str =
     "A server didn't answer in time, so I can't stay here. Please start a new chat with me.";
 
+/// Why the bot leaves a room that is not encrypted.
+pub const NOT_ENCRYPTED: &str = "This room is not encrypted, and I can't turn encryption on. Start a new, encrypted chat with me.";
+
 /// Answers a message that could not be decrypted.
 pub fn unreadable() -> NoticeText {
     NoticeText::new(
@@ -191,15 +194,18 @@ pub fn own_handle(handle: &Handle) -> NoticeText {
 /// Tells an owner, who has declined the invite of their handle's ghost, how to keep out the asker
 /// and nobody else. Clients offer to block the inviter, which is the ghost.
 pub fn declined(asker: &UserId, handle: &Handle, ghost: &UserId) -> NoticeText {
+    let shown = fit_to_show(asker.as_str());
+    // An ID with characters that are not shown is typed by its link.
+    let typed = match shown == asker.as_str() {
+        true => shown.clone(),
+        false => asker.matrix_to_uri().to_string(),
+    };
     NoticeText::new("You declined the chat that ")
-        .name(&fit_to_show(asker.as_str()))
+        .name(&shown)
         .and(" started with you by your handle ")
         .name(&handle.to_string())
         .and(". They may try again. To keep them out: ")
-        .code(&format!(
-            "block {} on {handle}",
-            fit_to_show(asker.as_str())
-        ))
+        .code(&format!("block {typed} on {handle}"))
         .and(".")
         .paragraph()
         .and("If your client has also blocked or ignored ")
@@ -248,6 +254,14 @@ pub fn unsigned_device() -> NoticeText {
     NoticeText::new(
         "I haven't done what you wrote, because you haven't verified the device that you sent it \
          from. Verify it in your client's settings, then send it again.",
+    )
+}
+
+/// Says that a command came from a device that the account no longer has.
+pub fn unknown_device() -> NoticeText {
+    NoticeText::new(
+        "I haven't done what you wrote, because your account no longer has the device that it came \
+         from. Please send it again from one that you have verified.",
     )
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Counted, DAY, Directory, DirectoryError, DirectoryTransaction, Limit, ReachQuery,
+    Counted, DAY, Directory, DirectoryError, DirectoryTransaction, Limit, ReachQuery, Usage,
     tables::{Expiring, Pauses, StoredUsage, Usages},
     transaction::Read as _,
 };
@@ -75,10 +75,22 @@ impl DirectoryTransaction<'_> {
         limit: Limit,
         now: Timestamp,
     ) -> Result<bool, DirectoryError> {
+        self.count_in(counted, subject, limit, now, |usage, _, _| usage)
+    }
+
+    /// Counts like [`Self::count`], on what `counts` leaves of an earlier usage.
+    fn count_in(
+        &mut self,
+        counted: Counted,
+        subject: &str,
+        limit: Limit,
+        now: Timestamp,
+        counts: impl FnOnce(Usage, Limit, Timestamp) -> Usage,
+    ) -> Result<bool, DirectoryError> {
         let key = (counted.name().to_owned(), subject.to_owned());
         let stored = self.get::<Usages>(&key)?;
         let before = stored.map(|stored| stored.usage).unwrap_or_default();
-        let (usage, allowed) = before.attempt(limit, now);
+        let (usage, allowed) = counts(before, limit, now).attempt(limit, now);
         if stored.is_none() || usage != before {
             let expires = usage.expires(limit.window);
             self.put::<Usages>(&key, &StoredUsage { usage, expires })?;
@@ -118,7 +130,13 @@ impl DirectoryTransaction<'_> {
         if paused.is_some_and(|until| now < until && until.since(now) <= COMMAND_PAUSE) {
             return Ok(CommandCount::Paused);
         }
-        if self.count(Counted::Commands, person.as_str(), limit, now)? {
+        if self.count_in(
+            Counted::Commands,
+            person.as_str(),
+            limit,
+            now,
+            Usage::within_window,
+        )? {
             return Ok(CommandCount::Counted);
         }
         let until = now + COMMAND_PAUSE;

@@ -173,6 +173,12 @@ impl HandleRecord {
         }
     }
 
+    /// Returns whether its ghost has no keys, so that nothing can pass through it: its owner or the
+    /// server, by default, has chosen that for handles that only introduce.
+    pub fn is_strict(&self, by_default: bool) -> bool {
+        self.mode == Mode::Open && (self.strict || by_default)
+    }
+
     /// Returns whether this person holds it now.
     pub fn is_held_by(&self, person: &Person) -> bool {
         self.holder() == Some(person)

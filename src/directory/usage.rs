@@ -87,6 +87,15 @@ impl Usage {
         (usage, true)
     }
 
+    /// Returns what counts if windows do not slide: each begins with the first attempt after the one
+    /// before, of which nothing remains.
+    pub fn within_window(self, limit: Limit, now: Timestamp) -> Usage {
+        match now.since(self.started) < limit.window {
+            true => Usage { before: 0, ..self },
+            false => Usage::default(),
+        }
+    }
+
     /// Returns whether an attempt made now would be within the limit.
     pub fn allows(self, limit: Limit, now: Timestamp) -> bool {
         self.moved_to(limit, now).used(limit, now) < u64::from(limit.most)

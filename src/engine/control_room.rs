@@ -9,7 +9,7 @@ use ruma::{OwnedEventId, OwnedRoomId};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    bot::{self, NoticeText, RoomCheck},
+    bot::{self, NoticeText, RoomCheck, RoomProblem},
     clock::Timestamp,
     ids::Person,
 };
@@ -60,6 +60,7 @@ pub(in crate::engine) enum Remark {
     Verification,
     NotUnderstood,
     TooOld,
+    UnknownDevice,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -204,7 +205,10 @@ impl Control {
                     false,
                 )
             }
-            RoomCheck::NotEncrypted(_) => (self.leave(None), false),
+            RoomCheck::NotEncrypted(_) => {
+                let reason = RoomProblem::NotEncrypted.to_string();
+                (self.leave(Some(reason)), false)
+            }
             RoomCheck::Waiting => {
                 self.phase = ControlPhase::Looking;
                 (Vec::new(), false)

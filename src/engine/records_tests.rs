@@ -391,6 +391,7 @@ fn what_the_engine_knows_of_a_room() {
         Remark::Verification,
         Remark::NotUnderstood,
         Remark::TooOld,
+        Remark::UnknownDevice,
     ];
     insta::assert_json_snapshot!("remarks", all_stored(remarks));
 }

@@ -60,9 +60,9 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
                  you write and can read it on the way. This starts a chat: ",
             )
             .append(link_to(&context.ghost(&handle)?)),
-        Verdict::Request { strict, .. } => NoticeText::default()
+        Verdict::Request { strict, masked, .. } => NoticeText::default()
             .name(&handle.to_string())
-            .and(if strict || context.options.strict {
+            .and(if !masked && (strict || context.options.strict) {
                 " wants to be asked first. Start a chat with the handle and wait until the owner \
                  has come: what you write before, they can't read. This asks them: "
             } else {

@@ -88,7 +88,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
     let mut answer = Answer::from(policy_text(
         text,
         direct,
-        record.strict || context.options.strict,
+        record.is_strict(context.options.strict),
     ));
     if direct == Reach::Nobody {
         let is_meant = |_, request: &Request| request.handle == record.handle;

@@ -92,10 +92,11 @@ async fn whoami_says_what_is_kept() {
         "You're @samuel:example.org. You have @other and @sam. You've blocked one person.\n\n\
          I'm @_dm_.bot:example.org. I keep your Matrix ID, your handles and how they're set up, \
          the name you want to be seen by, whom you've blocked and accepted, who is asking to reach \
-         you, your masked conversations (who is in them, and for a year which message is the copy \
-         of which), for 90 days who was introduced to whom, for two days how often you've used \
-         me, and for a year what an admin has done to a handle of yours. What you write to each other I keep only while it waits to be passed on, as encrypted \
-         as it came."
+         you, your masked conversations (who is in them and what they were called there, and for \
+         a time which message is the copy of which), whether you're banned, for 90 days who was \
+         introduced to whom, for two days how often you've used me, and for a year what an admin \
+         has done to a handle of yours. What you write to each other I keep only while it waits to \
+         be passed on, as encrypted as it came."
     );
 }
 

@@ -70,6 +70,20 @@ async fn after_a_flood_nothing_is_done_for_a_minute() {
 }
 
 #[tokio::test]
+async fn one_command_a_minute_after_a_burst_is_no_flood() {
+    let mut talk = Talk::new();
+    talk.options.commands_per_minute = 3;
+    for minute in 0..3 {
+        talk.now = NOW + Duration::from_secs(300 + minute * 61);
+        for _ in 0..3 {
+            let said = talk.ask(sam(), "whoami").await;
+            assert!(!said.contains("a lot at once"), "{minute}: {said}");
+        }
+    }
+    assert!(talk.ask(sam(), "whoami").await.contains("a lot at once"));
+}
+
+#[tokio::test]
 async fn reactions_count_like_commands() {
     let mut talk = Talk::new();
     talk.options.commands_per_minute = 20;

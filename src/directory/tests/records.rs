@@ -66,3 +66,14 @@ fn what_is_written_to_disk_keeps_its_form() {
         json!({ "pair": { "asker": "@alice:example.org", "handle": "sam", "generation": 1 } })
     );
 }
+
+#[test]
+fn a_masked_handle_has_keys_even_on_a_strict_server() {
+    let mut record = HandleRecord::new(handle("sam"), sam().clone(), 1, NOW);
+    assert!(!record.is_strict(false) && record.is_strict(true));
+    record.strict = true;
+    assert!(record.is_strict(false));
+    // Its ghost passes everything on.
+    record.mode = Mode::Masked;
+    assert!(!record.is_strict(false) && !record.is_strict(true));
+}

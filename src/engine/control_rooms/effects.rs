@@ -316,11 +316,12 @@ impl Room {
         };
         let reason = match (effect, error) {
             (ControlEffect::Invite, _) => return self.not_invited(batch),
-            (ControlEffect::Join | ControlEffect::Look, error) if error.is_transient() => {
-                Some(bot::texts::NO_ANSWER)
-            }
+            (
+                ControlEffect::Join | ControlEffect::Look | ControlEffect::TurnOnEncryption,
+                error,
+            ) if error.is_transient() => Some(bot::texts::NO_ANSWER),
             (ControlEffect::Join | ControlEffect::Look | ControlEffect::MoveTo { .. }, _) => None,
-            (ControlEffect::TurnOnEncryption, _) => Some(Reason::NotEncrypted.words()),
+            (ControlEffect::TurnOnEncryption, _) => Some(bot::texts::NOT_ENCRYPTED),
             (
                 ControlEffect::SendNotice { .. } | ControlEffect::ShowRequest { .. },
                 EngineError::Encrypt(EncryptError::NoSignedDevice { .. }),

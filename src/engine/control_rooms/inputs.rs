@@ -87,7 +87,7 @@ impl Room {
             "m.room.join_rules" | "m.room.history_visibility" | "m.room.encryption" => {
                 self.look_again(batch)
             }
-            "m.room.message" => self.remark(Remark::NotEncrypted, &event.id, batch),
+            _ if event.is_said_in_clear() => self.remark(Remark::NotEncrypted, &event.id, batch),
             _ => Ok(self.engine.store().apply(batch)?),
         }
     }
@@ -155,9 +155,10 @@ impl Room {
                 let Some(control) = &mut self.record.control else {
                     return Ok(());
                 };
-                if control.wait_for_key(event.id, now) {
-                    batch.put::<RetainedEvents>(&key, &json.to_owned())?;
+                if !control.wait_for_key(event.id.clone(), now) {
+                    return self.remark(Remark::Unreadable, &event.id, batch);
                 }
+                batch.put::<RetainedEvents>(&key, &json.to_owned())?;
                 self.commit(batch, [])
             }
             Err(EngineError::Decrypt(DecryptError::KeyBeginsLater { .. })) => {
@@ -168,6 +169,7 @@ impl Room {
                 self.stop_waiting_for(&event.id, &mut batch);
                 let remark = match distrust {
                     Distrust::TooManyDevices => Remark::TooManyDevices,
+                    Distrust::UnknownDevice => Remark::UnknownDevice,
                     _ => Remark::UnsignedDevice,
                 };
                 self.remark(remark, &event.id, batch)
@@ -470,6 +472,7 @@ fn remark_text(remark: Remark) -> NoticeText {
         Remark::Unreadable => bot::texts::unreadable(),
         Remark::NotUnderstood => bot::texts::not_understood(),
         Remark::UnsignedDevice => bot::texts::unsigned_device(),
+        Remark::UnknownDevice => bot::texts::unknown_device(),
         Remark::TooManyDevices => bot::texts::too_many_devices(),
         Remark::TooOld => bot::texts::too_old(bot::COMMAND_AGE_MAX),
     }

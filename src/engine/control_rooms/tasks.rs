@@ -133,7 +133,7 @@ impl Engine {
     }
 
     async fn make_ghost_of(&self, ghost: &Ghost, record: &HandleRecord) -> Result<(), EngineError> {
-        let strict = record.strict || self.settings().strict;
+        let strict = record.is_strict(self.settings().strict);
         self.make_ghost(ghost, &record.handle.to_string(), strict)
             .await
     }

@@ -103,7 +103,11 @@ fn distrusted_text(why: Distrust) -> &'static str {
             "Your message wasn't passed on: your account has too many devices, or their keys are \
              too large. Sign out of the devices that you no longer use, then send it again."
         }
-        _ => {
+        Distrust::UnknownDevice => {
+            "Your message wasn't passed on: your account no longer has the device that you sent it \
+             from. Please send it again from one that you have verified."
+        }
+        Distrust::UnsignedDevice | Distrust::ChangedIdentity => {
             "Your message wasn't passed on: you haven't verified the device that you sent it from. \
              Verify it in your client's settings, then send it again."
         }
