@@ -83,6 +83,8 @@ pub(super) enum Action {
         /// Why, in words for the owner; may be empty.
         reason: String,
     },
+    /// Erase the person.
+    Forget,
 }
 
 /// An action and its code.
@@ -174,6 +176,20 @@ pub(super) fn cancel(
     let waited = current(tx, person, now)?.is_some();
     tx.delete::<Confirmations>(&person.to_owned());
     Ok(waited)
+}
+
+/// Deletes what waits for a person who is erased.
+pub fn forget_confirmation(
+    tx: &mut DirectoryTransaction<'_>,
+    person: &Person,
+) -> Result<(), DirectoryError> {
+    for ((ends, whose), ()) in tx.scan::<ConfirmationEnds>(&[], usize::MAX)? {
+        if whose == *person {
+            tx.delete::<ConfirmationEnds>(&(ends, whose));
+        }
+    }
+    tx.delete::<Confirmations>(person);
+    Ok(())
 }
 
 /// Returns the waiting action whose code has not expired.

@@ -97,6 +97,16 @@ pub enum Effect {
         /// Whether the handle is masked, so that the asker does not see the owner's Matrix ID.
         masked: bool,
     },
+    /// Erase the person who asks for it: what is kept about them, and what they take part in.
+    ErasePerson {
+        /// The person.
+        person: Person,
+    },
+    /// Send the person all that is kept about them, in their control room.
+    SendExport {
+        /// The person.
+        person: Person,
+    },
     /// Tell another person something in their own control room.
     Tell {
         /// The other person.
@@ -133,9 +143,11 @@ impl Effect {
         match self {
             Self::AnswerRequest { .. } => "answer-request",
             Self::EndConversations { .. } => "end-conversations",
+            Self::ErasePerson { .. } => "erase-person",
             Self::MakeGhost { .. } => "make-ghost",
             Self::ReplaceIdentity { .. } => "replace-identity",
             Self::RetireGhost { .. } => "retire-ghost",
+            Self::SendExport { .. } => "send-export",
             Self::Tell { .. } => "tell",
             Self::SetName { .. } => "set-name",
         }

@@ -31,7 +31,7 @@ use serde_json::Value;
 
 pub use self::{
     admin_act::{ActReport, report_act, report_grantee_act},
-    confirmation::sweep_confirmations,
+    confirmation::{forget_confirmation, sweep_confirmations},
     control_room::{RoomCheck, RoomProblem, check_room},
     effect::{Answer, Effect},
     input::COMMAND_AGE_MAX,

@@ -7,7 +7,7 @@ use ruma::{RoomId, ServerName, UserId};
 use super::{Effect, NoticeText};
 use crate::{
     clock::Timestamp,
-    directory::{DirectoryError, DirectoryTransaction},
+    directory::{DirectoryError, DirectoryTransaction, HandleRecord},
     handle::Handle,
     ids::Person,
     permissions::Permission,
@@ -112,6 +112,28 @@ pub fn misspelt_ghost(invited: &UserId, ghost: &UserId, handle: &Handle) -> Noti
 pub const NO_ANSWER: &str =
     "A server didn't answer in time, so I can't stay here. Please start a new chat with me.";
 
+/// Why the bot leaves the control room of a person who was erased.
+pub const ERASED: &str = "What I kept about you is deleted, your handles are released, and masked conversations have ended.";
+
+/// Tells an admin that a person was erased, with the handles that they held.
+pub fn erased(person: &UserId, released: &[HandleRecord]) -> NoticeText {
+    let names = released.iter().map(|record| record.handle.to_string());
+    let text = NoticeText::default()
+        .name(&fit_to_show(person.as_str()))
+        .and(" is erased. ");
+    let text = match released {
+        [] => text.and("They had no handle."),
+        _ => text
+            .and("Nobody can claim ")
+            .append(NoticeText::names(names))
+            .and(" before the end of its quarantine."),
+    };
+    text.and(
+        " Their masked conversations end within a minute. Backups still have what they had when they \
+         were made.",
+    )
+}
+
 /// Why the bot leaves a room that is not encrypted.
 pub const NOT_ENCRYPTED: &str = "This room is not encrypted, and I can't turn encryption on. Start a new, encrypted chat with me.";
 
@@ -149,6 +171,19 @@ pub fn ghost_owed(effect: &Effect) -> Option<NoticeText> {
         "I couldn't set up {name} yet, because the homeserver doesn't let me. Until then, people \
          can't start a chat with it. I'll keep trying and tell you when it's done."
     )))
+}
+
+/// Tells a person that something they asked for about themselves was not done. Returns `None` for
+/// every other effect.
+pub fn not_done(effect: &Effect) -> Option<NoticeText> {
+    let what = match effect {
+        Effect::SendExport { .. } => {
+            "I couldn't send you the file, because the homeserver didn't take it."
+        }
+        Effect::ErasePerson { .. } => "I couldn't delete what I keep about you.",
+        _ => return None,
+    };
+    Some(NoticeText::new(what).and(" Please try again later, or ask the admin of this server."))
 }
 
 /// Tells an owner that the ghost of their handle is made at last. Returns `None` for every other

@@ -12,12 +12,12 @@ use super::CliError;
 use crate::{
     config::Setup,
     directory::{AuditPage, BanPage, HandlePage, PersonSummary},
-    engine::{StampHistory, StorePart},
+    engine::{PersonExport, StampHistory, StorePart},
     matrix::install_crypto_provider,
     permissions::Grantee,
     server::{
-        ActDone, ActRequest, AuditQuery, GranteeActRequest, HandleDetails, HandleQuery, LastBackup,
-        LimitsUsed, MarkStatus, ModuleStatus, Reloaded, SOCKET, Status,
+        ActDone, ActRequest, AuditQuery, ErasureRequest, GranteeActRequest, HandleDetails,
+        HandleQuery, LastBackup, LimitsUsed, MarkStatus, ModuleStatus, Reloaded, SOCKET, Status,
     },
 };
 
@@ -105,6 +105,18 @@ impl RunningService {
     pub async fn person(&self, person: &UserId) -> Result<PersonSummary, CliError> {
         self.get_with("person", &[("person", Some(person.to_string()))])
             .await
+    }
+
+    /// Returns what is kept about a person.
+    pub async fn export_person(&self, person: &UserId) -> Result<PersonExport, CliError> {
+        let query = [("person", Some(person.to_string()))];
+        self.get_with("person/export", &query).await
+    }
+
+    /// Erases a person.
+    pub async fn erase_person(&self, request: &ErasureRequest) -> Result<ActDone, CliError> {
+        let erasure = self.http.post("http://stonechat/v1/person/erase");
+        self.answer_to(erasure.json(request)).await
     }
 
     /// Returns what somebody has used of the limits.

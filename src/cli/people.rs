@@ -17,10 +17,10 @@ use crate::{
     config::{Setup, secrets::Environment},
     directory::{BanEntry, GranteeAct, LimitUse, PersonSummary},
     permissions::Grantee,
-    server::{GranteeActRequest, LimitsUsed},
+    server::{ErasureRequest, GranteeActRequest, LimitsUsed},
 };
 
-/// Shows what is known of a person, or bans them. Stonechat must be running.
+/// Shows what is known of a person, exports it for them, erases or bans them. Stonechat must be running.
 #[derive(Debug, Args)]
 pub struct PersonCommand {
     #[command(subcommand)]
@@ -36,6 +36,23 @@ enum PersonSubcommand {
         /// Print JSON instead of text.
         #[arg(long)]
         json: bool,
+    },
+    /// Print what is kept about them, as JSON, to be given to them. Of other people it holds only
+    /// what this person has seen.
+    Export {
+        /// The Matrix ID.
+        person: OwnedUserId,
+    },
+    /// Delete what is kept about them, release their handles and end their masked conversations. It
+    /// cannot be undone. docs/data-protection.md says what stays.
+    Erase {
+        /// The Matrix ID.
+        person: OwnedUserId,
+        /// Do it without asking. Without this, the command only says what would happen.
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        how: HowToAct,
     },
     /// Let them reach nobody and claim nothing, and let nobody new reach them. They keep their
     /// handles, and conversations that have begun go on.
@@ -135,6 +152,27 @@ async fn order(
     print_done(&running.act_on_grantee(&request).await?, how.json)
 }
 
+/// Erases a person, if that is confirmed, and prints what was done.
+async fn erase(
+    running: &RunningService,
+    environment: Environment<'_>,
+    person: OwnedUserId,
+    is_confirmed: bool,
+    how: HowToAct,
+) -> Result<(), CliError> {
+    if !is_confirmed {
+        println!("{}", words_of(&running.person(&person).await?));
+        let problem = "nothing was done: this cannot be undone, so repeat the command with --yes";
+        return Err(CliError::Usage(problem.to_owned()));
+    }
+    let request = ErasureRequest {
+        person,
+        reason: how.reason,
+        login: login(environment),
+    };
+    print_done(&running.erase_person(&request).await?, how.json)
+}
+
 impl PersonCommand {
     /// Asks the running service and prints its answer.
     pub(super) async fn run(
@@ -151,6 +189,12 @@ impl PersonCommand {
                 }
                 println!("{}", words_of(&shown));
                 return Ok(());
+            }
+            PersonSubcommand::Export { person } => {
+                return print_json(&running.export_person(&person).await?);
+            }
+            PersonSubcommand::Erase { person, yes, how } => {
+                return erase(&running, environment, person, yes, how).await;
             }
             PersonSubcommand::Ban { person, how } => (person, GranteeAct::Ban, how),
             PersonSubcommand::Unban { person, how } => (person, GranteeAct::Unban, how),

@@ -106,7 +106,12 @@ impl DirectoryTransaction<'_> {
             .map(|(counted, subject, _)| (counted, subject))
             .collect();
         if let Grantee::Person(user) = grantee {
-            let of_person = [Counted::Commands, Counted::BotRefusals, Counted::Misspelt];
+            let of_person = [
+                Counted::Commands,
+                Counted::BotRefusals,
+                Counted::Misspelt,
+                Counted::DataExports,
+            ];
             counted.extend(of_person.map(|counted| (counted, user.to_string())));
             self.delete::<Pauses>(&Person::new(user.clone()));
         }

@@ -39,8 +39,10 @@ mod bans;
 mod block;
 mod claim;
 mod contacts;
+mod erase;
 mod error;
 mod expiry;
+mod export;
 mod grantee_acts;
 mod limits;
 mod listing;
@@ -78,7 +80,11 @@ pub use self::{
     bans::{BanEntry, BanPage, list_bans},
     block::BlockScope,
     claim::ClaimedBy,
+    erase::ErasedPerson,
     error::DirectoryError,
+    export::{
+        DirectoryExport, ExportedAct, ExportedBlock, ExportedContact, ExportedPair, ExportedRequest,
+    },
     grantee_acts::{GranteeAct, GranteeOrder},
     limits::CommandCount,
     listing::{HandleFilter, HandlePage, HandleSummary, StateFilter, list_handles, show_handle},

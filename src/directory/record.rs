@@ -281,6 +281,8 @@ pub enum ActingAdmin {
     /// Somebody who can open the admin socket, by the name of their login on that machine. Nobody
     /// checks the name.
     Login(String),
+    /// Nobody here: the homeserver reported that an account was deactivated.
+    Homeserver,
 }
 
 impl fmt::Display for ActingAdmin {
@@ -288,6 +290,7 @@ impl fmt::Display for ActingAdmin {
         match self {
             Self::Person(person) => person.fmt(f),
             Self::Login(name) => write!(f, "{name} (on this machine)"),
+            Self::Homeserver => f.write_str("the homeserver"),
         }
     }
 }

@@ -32,6 +32,8 @@ pub enum Counted {
     LookalikeNotices,
     /// Commands that a person typed.
     Commands,
+    /// Files with what is kept about a person that they were sent.
+    DataExports,
 }
 
 impl Counted {
@@ -49,6 +51,7 @@ impl Counted {
             Counted::Misspelt => "misspelt",
             Counted::LookalikeNotices => "lookalike_notices",
             Counted::Commands => "commands",
+            Counted::DataExports => "data_exports",
         }
     }
 }

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `maintenance` | at a start, after a restore and from time to time: notices a store that was set back, publishes keys that the homeserver lost, reconciles every ghost, deletes what has expired |
 //! | `actors` | one actor per room, which takes what arrives there in order, has it decided and carries out the effects |
-//! | `admin_acts` | what the admin does over the admin socket |
+//! | `admin_acts`, `person_export` | what the admin does over the admin socket; what is kept about a person |
 //! | `introductions`, `control_rooms` | what happens in a room with an introduction or with the bot, and how its effects are carried out |
 //! | `conversations` | conversations of masked handles: decides on them under one lock, forwards events, looks after portals |
 //! | `notify`, `ghosts`, `retry`, `retention` | what the bot tells a person; ghosts as users; the retry policy; which events are kept |
@@ -94,6 +94,7 @@ mod notify;
 mod outage;
 mod outcomes;
 mod packs;
+mod person_export;
 mod places;
 mod queues;
 mod records;
@@ -139,6 +140,7 @@ pub use maintenance::{
     restore::NOT_IN_BACKUPS,
     stamp::{STAMP_TYPE, Stamp, StampHistory},
 };
+pub use person_export::{ExportedConversation, ExportedIntroduction, PersonExport};
 pub use queues::{QueueContents, StuckEffect, WaitingWork, read_queues};
 pub use settings::{ConversationSettings, EngineSettings};
 pub use sizes::{StorePart, store_parts};

@@ -135,6 +135,11 @@ pub(in crate::engine) enum InboxItem {
         /// The sender of the key.
         sender: OwnedUserId,
     },
+    /// The person of this control room was erased.
+    PersonErased {
+        /// The person.
+        person: Person,
+    },
     /// The owner answered a request that waits here.
     Answered {
         /// The ghost that waits.

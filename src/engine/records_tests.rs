@@ -228,6 +228,8 @@ pub(in crate::engine) fn effects_of_all_kinds() -> Vec<QueuedEffect> {
             blocked_only: true,
             generation: 2,
         },
+        bot::Effect::ErasePerson { person: person() },
+        bot::Effect::SendExport { person: person() },
         bot::Effect::SetName {
             person: person(),
             ghost: handle.clone(),

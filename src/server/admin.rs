@@ -17,6 +17,8 @@
 //! | `POST /v1/handles/{handle}/acts` | [`ActDone`](super::ActDone), to an [`ActRequest`](super::ActRequest); 404 with words if nobody holds the handle, 409 if the act is refused, 503 before the start |
 //! | `GET /v1/audit` | [`AuditPage`](crate::directory::AuditPage): a page of the audit log, with the parameters of [`AuditQuery`](super::AuditQuery) |
 //! | `GET /v1/person` | [`PersonSummary`](crate::directory::PersonSummary), with the parameter of [`PersonQuery`](super::PersonQuery) |
+//! | `GET /v1/person/export` | [`PersonExport`](crate::engine::PersonExport): what is kept about a person, with the parameter of [`PersonQuery`](super::PersonQuery) |
+//! | `POST /v1/person/erase` | [`ActDone`](super::ActDone), to an [`ErasureRequest`](super::ErasureRequest) |
 //! | `GET /v1/limits` | [`LimitsUsed`](super::LimitsUsed), with the parameter of [`LimitsQuery`](super::LimitsQuery) |
 //! | `GET /v1/bans` | [`BanPage`](crate::directory::BanPage): a page of the bans, with the parameter of [`BanQuery`](super::BanQuery) |
 //! | `POST /v1/grantees/acts` | [`ActDone`](super::ActDone), to a [`GranteeActRequest`](super::GranteeActRequest) |

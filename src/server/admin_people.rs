@@ -3,7 +3,8 @@
 use axum::{
     Json, Router,
     extract::{Query, State},
-    response::Response,
+    http::StatusCode,
+    response::{IntoResponse as _, Response},
     routing::{get, post},
 };
 use ruma::OwnedUserId;
@@ -41,6 +42,18 @@ pub struct PersonQuery {
     pub person: OwnedUserId,
 }
 
+/// An order to erase a person, as it is sent over the admin socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErasureRequest {
+    /// The person.
+    pub person: OwnedUserId,
+    /// Why; may be empty.
+    #[serde(default)]
+    pub reason: String,
+    /// The login of the admin, for the audit log.
+    pub login: String,
+}
+
 /// A request for what somebody has used of the limits.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LimitsQuery {
@@ -68,6 +81,8 @@ pub struct BanQuery {
 pub(super) fn people_routes(admin: HandleAdmin) -> Router {
     Router::new()
         .route("/v1/person", get(get_person))
+        .route("/v1/person/export", get(get_export))
+        .route("/v1/person/erase", post(post_erasure))
         .route("/v1/limits", get(get_limits))
         .route("/v1/bans", get(get_bans))
         .route("/v1/grantees/acts", post(post_grantee_act))
@@ -85,6 +100,42 @@ async fn get_person(
     let person = Person::new(query.person);
     let shown = engine.directory().show_person(&person, admin.clock.now());
     answer(shown)
+}
+
+/// `GET /v1/person/export`
+async fn get_export(
+    State(admin): State<HandleAdmin>,
+    Query(query): Query<PersonQuery>,
+) -> Response {
+    let Some(engine) = admin.engine.get() else {
+        return not_started();
+    };
+    // It reads whole tables.
+    let exported =
+        tokio::task::spawn_blocking(move || engine.export_person(&Person::new(query.person)));
+    match exported.await {
+        Ok(exported) => answer(exported),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+/// `POST /v1/person/erase`
+async fn post_erasure(
+    State(admin): State<HandleAdmin>,
+    Json(request): Json<ErasureRequest>,
+) -> Response {
+    let Some(engine) = admin.engine.get() else {
+        return not_started();
+    };
+    let erased = to_its_end(async move {
+        let by = acting_login(&request.login);
+        let person = Person::new(request.person);
+        engine.erase_person(&person, &by, &request.reason).await
+    });
+    match erased.await {
+        Ok(erased) => answer_act(erased, || Ok(None)),
+        Err(failed) => failed,
+    }
 }
 
 /// `GET /v1/limits`

@@ -50,7 +50,9 @@ use tokio::sync::Semaphore;
 pub use admin::{Admin, AdminSocket, LastBackup, Reload, Reloaded, SOCKET, Status, admin_router};
 pub use admin_answer::ActDone;
 pub use admin_handles::{ActRequest, AuditQuery, HandleDetails, HandleQuery, StartedEngine};
-pub use admin_people::{BanQuery, GranteeActRequest, LimitsQuery, LimitsUsed, PersonQuery};
+pub use admin_people::{
+    BanQuery, ErasureRequest, GranteeActRequest, LimitsQuery, LimitsUsed, PersonQuery,
+};
 pub use appservice::{Appservice, AppserviceError, ThirdPartyUser};
 pub use auth::Token;
 pub use connections::Limits;

@@ -53,3 +53,21 @@ impl Store {
         }
     }
 }
+
+#[cfg(test)]
+impl super::Store {
+    /// Returns the tables in which a text occurs, in a key or in a value, sealed or not.
+    pub(crate) fn tables_with(&self, text: &str) -> std::collections::BTreeSet<u8> {
+        let sealer = self.inner.memtable.sealer();
+        let mut found = std::collections::BTreeSet::new();
+        let holds = |bytes: &[u8]| memchr::memmem::find(bytes, text.as_bytes()).is_some();
+        self.read_all(|key, value| {
+            let plain = sealer.open(key, value);
+            if holds(key) || holds(value) || plain.is_some_and(|plain| holds(&plain)) {
+                found.extend(key.first());
+            }
+        })
+        .unwrap();
+        found
+    }
+}

@@ -4,7 +4,7 @@
 //! nobody can replay an old message to destroy something.
 
 use super::{
-    Answer, Command, CommandContext, CommandError, NoticeText, admin, appear, mode, release,
+    Answer, Command, CommandContext, CommandError, NoticeText, admin, appear, forget, mode, release,
 };
 use crate::bot::confirmation::{self, Action, RedeemedCode};
 
@@ -46,6 +46,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
             generation,
             reason,
         }) => admin::confirmed(context, &act, &handle, generation, &reason),
+        RedeemedCode::Do(Action::Forget) => Ok(forget::confirmed(context)),
         RedeemedCode::Nothing => Err(nothing_waits()),
         RedeemedCode::Wrong { tries_left: 0 } => Err(CommandError::Refused(NoticeText::new(
             "That isn't the code either, so I've dropped what was waiting for it. Nothing was changed.",

@@ -13,9 +13,11 @@ mod cancel;
 mod claim;
 mod confirm;
 mod dm;
+mod forget;
 mod handles;
 mod help;
 mod mode;
+mod my_data;
 mod policy;
 mod release;
 mod requests;
@@ -37,7 +39,7 @@ use crate::{
 };
 
 /// All commands, in the order in which `help` shows them.
-const ALL: [&Command; 18] = [
+const ALL: [&Command; 20] = [
     &claim::COMMAND,
     &handles::COMMAND,
     &dm::COMMAND,
@@ -54,6 +56,8 @@ const ALL: [&Command; 18] = [
     &confirm::COMMAND,
     &cancel::COMMAND,
     &whoami::COMMAND,
+    &my_data::COMMAND,
+    &forget::COMMAND,
     &admin::COMMAND,
     &help::COMMAND,
 ];

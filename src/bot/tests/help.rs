@@ -14,6 +14,8 @@ async fn help_shows_what_this_person_can_do_now() {
          • `claim sam` makes a handle yours\n\
          • `dm @sam` gives you a link that starts a chat with someone\n\
          • `whoami` shows what I know about you\n\
+         • `my data` sends you all that I keep about you\n\
+         • `forget me` deletes what I keep about you\n\
          • `help` shows this"
     );
     talk.ask(sam(), "claim sam").await;
@@ -27,6 +29,8 @@ async fn help_shows_what_this_person_can_do_now() {
          • `block @kim` keeps a person out, whichever of their handles they use\n\
          • `release sam` gives one of your handles up\n\
          • `whoami` shows what I know about you\n\
+         • `my data` sends you all that I keep about you\n\
+         • `forget me` deletes what I keep about you\n\
          • `help` shows this"
     );
     talk.ask(sam(), "block @alice:example.org").await;

@@ -53,6 +53,7 @@ impl Room {
                 self.commit(batch, effects.map(QueuedEffect::Control))
             }
             InboxItem::ControlRoomExpired => self.expire_control_room(batch).await,
+            InboxItem::PersonErased { person } => self.part_with(&person, batch),
             InboxItem::RoomKeyArrived { user } if user == self.engine.0.settings.bot => {
                 self.retry_commands_with_key(batch).await
             }

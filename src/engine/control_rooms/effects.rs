@@ -83,14 +83,29 @@ impl Room {
             }
             ControlEffect::OfferAnswers { to } => self.offer_answers(&bot, to).await?,
             ControlEffect::Bot(effect) => {
-                engine.carry_out_bot_effect(effect, number).await?;
-                engine.settle_owed_ghost(effect, &mut batch)?;
+                self.perform_bot_effect(number, effect, &mut batch).await?;
             }
             ControlEffect::Forget => {
                 return self.forget_control_room(&bot, batch).await;
             }
         }
         self.commit(batch, [])
+    }
+
+    async fn perform_bot_effect(
+        &self,
+        number: u64,
+        effect: &bot::Effect,
+        batch: &mut Batch,
+    ) -> Result<(), EngineError> {
+        match effect {
+            bot::Effect::SendExport { person } => self.send_export(person, number).await,
+            bot::Effect::ErasePerson { person } => self.engine.erase_themselves(person).await,
+            effect => {
+                self.engine.carry_out_bot_effect(effect, number).await?;
+                Ok(self.engine.settle_owed_ghost(effect, batch)?)
+            }
+        }
     }
 
     fn person_here(&self) -> Result<Person, EngineError> {
@@ -178,6 +193,21 @@ impl Room {
         }
         let effects = self.give_up_telling(&person, &mut batch)?;
         self.leave_unentered(effects, batch)
+    }
+
+    /// Leaves this room, if it is the control room of a person who was erased.
+    pub(in crate::engine) fn part_with(
+        &mut self,
+        person: &Person,
+        batch: Batch,
+    ) -> Result<(), EngineError> {
+        let effects = match &mut self.record.control {
+            Some(control) if control.person.as_ref() == Some(person) => {
+                control.leave(Some(bot::texts::ERASED.to_owned()))
+            }
+            _ => Vec::new(),
+        };
+        self.commit(batch, effects.into_iter().map(QueuedEffect::Control))
     }
 
     /// Deletes what the bot had to tell a person who does not come to the room that was made for
@@ -336,6 +366,7 @@ impl Room {
                 } else {
                     bot::texts::ghost_owed(effect)
                 };
+                let notice = notice.or_else(|| bot::texts::not_done(effect));
                 // An admin may have ordered it for somebody else.
                 let holder = self.engine.holder_of(effect)?;
                 let other = holder.filter(|holder| control.person.as_ref() != Some(holder));

@@ -12,6 +12,7 @@ use crate::{
         records::{InboxItem, OwedGhost, OwedGhosts, RestoreProgress},
     },
     ids::{Ghost, Person},
+    introduction::Refusal,
     store::{Batch, Store, StoreError},
 };
 
@@ -76,6 +77,10 @@ impl Engine {
             } => {
                 self.end_conversations_of(ghost, *generation, *blocked_only)
                     .await
+            }
+            // Only the person's own room does these.
+            bot::Effect::ErasePerson { .. } | bot::Effect::SendExport { .. } => {
+                Err(EngineError::Refused(Refusal::Impossible))
             }
             bot::Effect::SetName {
                 person,

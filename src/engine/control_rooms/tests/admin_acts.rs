@@ -175,3 +175,43 @@ async fn a_removal_from_before_the_same_owner_claimed_again_removes_nothing() {
     house.engine.carry_out_bot_effect(&right, 2).await.unwrap();
     assert!(device().is_some() && device() != made);
 }
+
+#[tokio::test]
+async fn the_bot_parts_with_an_erased_person_and_keeps_nothing_that_names_them() {
+    let house = House::new().await;
+    let room = owned_room_id!("!control:hs.test");
+    let mut actor = house.control_room(&room);
+    let owner: OwnedUserId = samuel().clone().into();
+    house.act("kim", HandleAct::Claim { owner }).await;
+    house.engine.carry_out_owed().await.unwrap();
+    let ghost = ids::Ghost::new(owned_user_id!("@_dm_kim:hs.test"));
+    assert!(house.engine.machines().device_of(&ghost).unwrap().is_some());
+    let mut batch = Batch::new();
+    house
+        .engine
+        .keep_notice(&samuel(), "hello", "hello", &mut batch)
+        .unwrap();
+    house.store.apply(batch).unwrap();
+    assert!(house.store.tables_with(samuel().as_str()).len() >= 5);
+
+    let by = ActingAdmin::Login("root".to_owned());
+    let done = house
+        .engine
+        .erase_person(&samuel(), &by, "asked for")
+        .await
+        .unwrap();
+    assert!(done.plain.contains("Nobody can claim @kim"), "{done:?}");
+    house.engine.carry_out_owed().await.unwrap();
+    steps(&mut actor).await;
+    assert_eq!(house.requests_to("/leave"), 1);
+    assert!(house.engine.machines().device_of(&ghost).unwrap().is_none());
+    // The audit log says who did it.
+    let log = crate::directory::audit_log(&house.store, None).unwrap();
+    let last = log.acts.last().unwrap();
+    assert_eq!(
+        (last.record.act.as_str(), last.record.reason.as_str()),
+        ("erase", "asked for")
+    );
+    let kept = house.store.tables_with(samuel().as_str());
+    assert_eq!(kept, house.store.tables_with("because"), "the log alone");
+}

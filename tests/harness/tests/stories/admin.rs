@@ -4,7 +4,10 @@ use anyhow::{Context, Result, ensure};
 use harness::{Chat, Person, PersonOptions, ServiceOptions, World, WorldOptions};
 use serde_json::{Value, json};
 
-use crate::told::{comes, confirms, ends_well, goodbye, reason};
+use crate::{
+    masked::{comes_to_portal, masks},
+    told::{comes, confirms, ends_well, goodbye, reason},
+};
 
 /// A world in which Root is an admin.
 async fn begins() -> Result<(World, Person, Chat)> {
@@ -247,9 +250,103 @@ async fn a_banned_person_is_answered_like_everybody_who_is_refused() -> Result<(
         .await?;
     sams_room.sees_part("has banned you here").await?;
     is_declined(&world, &root, "sam").await?;
+    // What is kept about him, to be given to him.
+    let export = ["person", "export", sams.as_str()];
+    let exported: Value = serde_json::from_str(&world.service.succeeds(&export).await?)?;
+    ensure!(
+        exported["handles"][0]["handle"] == "sam"
+            && exported["control_room"] == sams_room.id().as_str()
+            && exported["acts"][0]["act"] == "ban"
+            && !exported.to_string().contains(eves),
+        "{exported}"
+    );
     let log = prints(&world, &["audit", "--since", "1h"]).await?;
     let acts = log.as_array().context("no list")?.iter();
     let acts: Vec<_> = acts.filter_map(|it| it["act"].as_str()).collect();
     ensure!(acts == ["ban", "reset-limits", "unban", "ban"], "{acts:?}");
     Ok(())
+}
+
+/// Waits until nothing of a person is kept but what admins did about them.
+async fn is_not_kept(world: &World, who: &str) -> Result<()> {
+    let deadline = tokio::time::Instant::now() + harness::PATIENCE;
+    loop {
+        let kept = world.service.succeeds(&["person", "export", who]).await?;
+        let kept: Value = serde_json::from_str(&kept)?;
+        let parts = [
+            "handles",
+            "conversations",
+            "notices",
+            "blocks",
+            "introductions",
+        ];
+        if parts.iter().all(|part| kept[part] == json!([])) && kept["control_room"].is_null() {
+            return Ok(());
+        }
+        ensure!(tokio::time::Instant::now() < deadline, "{kept}");
+    }
+}
+
+#[tokio::test]
+async fn an_erased_person_is_gone_and_those_who_talked_with_them_are_told() -> Result<()> {
+    let (world, _root, _) = begins().await?;
+    let sam = world.person("sam").await?;
+    let sams_room = world.control_room(&sam).await?;
+    world.claims(&sam, &sams_room, "sam").await?;
+    masks(&world, &sams_room, "sam").await?;
+    let bob = world.person("bob").await?;
+    let bobs = bob.starts_chat(&[&world.ghost("sam")?]).await?;
+    bobs.says("is the heron there?").await?;
+    let (_, portal) = comes_to_portal(&sam).await?;
+    portal.sees("is the heron there?").await?;
+
+    let sams = sam.user_id.as_str();
+    let (code, said) = fails(&world, &["person", "erase", sams]).await?;
+    ensure!(
+        code == Some(2) && said.contains("--yes"),
+        "{code:?}: {said}"
+    );
+    let erased = prints(
+        &world,
+        &["person", "erase", sams, "--yes", "--reason", "asked for"],
+    )
+    .await?;
+    let done = erased["done"].as_str().unwrap_or_default();
+    ensure!(
+        done.contains("@sam") && done.contains("quarantine"),
+        "{erased}"
+    );
+    let left = goodbye(&sams_room, &world.bot()?).await?;
+    ensure!(
+        reason(&left).is_some_and(|why| why.starts_with("What I kept about you is deleted")),
+        "{left:?}"
+    );
+    bobs.sees_part("has ended").await?;
+    goodbye(&bobs, &world.ghost("sam")?).await?;
+    is_not_kept(&world, sams).await?;
+    is_declined(&world, &bob, "sam").await?;
+
+    // He can do it himself, too: here Bob does.
+    let bobs_room = world.control_room(&bob).await?;
+    world.claims(&bob, &bobs_room, "bob").await?;
+    let bot = world.bot()?;
+    bobs_room.says("my data").await?;
+    let file = bobs_room
+        .sees_where("his data", |seen| seen.content["msgtype"] == "m.file")
+        .await?;
+    ensure!(
+        file.was_encrypted() && file.content["filename"] == "stonechat-data.json",
+        "{file:?}"
+    );
+    let data: Value = serde_json::from_slice(&bobs_room.downloads(&file).await?)?;
+    ensure!(
+        data["person"] == bob.user_id.as_str() && data["handles"][0]["handle"] == "bob",
+        "{data}"
+    );
+    let answer = bobs_room.asks(&bot, "forget me").await?;
+    let text = answer.text().unwrap_or_default();
+    ensure!(text.contains("You'd lose @bob"), "{text}");
+    confirms(&bobs_room, &bot, "forget me").await?;
+    goodbye(&bobs_room, &bot).await?;
+    is_not_kept(&world, bob.user_id.as_str()).await
 }
