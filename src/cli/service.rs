@@ -240,6 +240,14 @@ impl Appservice for DeferredAppservice {
         }
     }
 
+    // The module says it again.
+    async fn user_deactivated(&self, user: &UserId) -> Result<(), AppserviceError> {
+        match self.engine_if_ready() {
+            Some(engine) => engine.user_deactivated(user).await,
+            None => Err(AppserviceError::ShuttingDown),
+        }
+    }
+
     // The module reports every minute, so a report before the engine has started may be lost.
     fn module_reported(&self) {
         if let Some(engine) = self.engine_if_ready() {

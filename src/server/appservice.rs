@@ -51,6 +51,9 @@ pub trait Appservice: Send + Sync + 'static {
 
     /// Notes that the homeserver's module has reported.
     fn module_reported(&self) {}
+
+    /// Erases a person of the homeserver whose account was deactivated. Returns once that is durable.
+    async fn user_deactivated(&self, user: &UserId) -> Result<(), AppserviceError>;
 }
 
 #[async_trait]
@@ -97,6 +100,10 @@ impl<A: Appservice + ?Sized> Appservice for Arc<A> {
 
     fn module_reported(&self) {
         (**self).module_reported();
+    }
+
+    async fn user_deactivated(&self, user: &UserId) -> Result<(), AppserviceError> {
+        (**self).user_deactivated(user).await
     }
 }
 

@@ -96,4 +96,9 @@ impl Appservice for Engine {
     fn module_reported(&self) {
         self.note_module();
     }
+
+    async fn user_deactivated(&self, user: &UserId) -> Result<(), AppserviceError> {
+        let erased = self.erase_deactivated(user).await;
+        erased.map_err(|error| AppserviceError::Store(error.to_string()))
+    }
 }

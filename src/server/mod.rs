@@ -11,7 +11,7 @@
 //! | `POST /_matrix/app/v1/ping` | [pinging](https://spec.matrix.org/v1.19/application-service-api/#pinging) |
 //! | `GET /_matrix/app/v1/users/{userId}`, `…/rooms/{alias}` | [querying](https://spec.matrix.org/v1.19/application-service-api/#querying) |
 //! | `GET /_matrix/app/v1/thirdparty/…` | [third-party networks](https://spec.matrix.org/v1.19/application-service-api/#third-party-networks) |
-//! | `POST /_stonechat/v1/introduce`, `…/blocked`, `…/module` | ours: for the module in the homeserver |
+//! | `POST /_stonechat/v1/introduce`, `…/blocked`, `…/deactivated`, `…/module` | ours: for the module in the homeserver |
 //! | `GET /health/ready`, `/health` | ours: 200 when all is up, 503 with the part that is not |
 //! | `GET /health/live` | ours: 200 as long as the process runs |
 
@@ -169,6 +169,7 @@ fn for_module<A: Appservice>(app: App<A>, token: Token) -> Router {
     Router::new()
         .route("/introduce", post(module::introduce::<A>))
         .route("/blocked", post(module::blocked::<A>))
+        .route("/deactivated", post(module::deactivated::<A>))
         .route("/module", post(module::report::<A>))
         .route_layer(middleware::from_fn_with_state(token, auth::require_token))
         .method_not_allowed_fallback(error::wrong_method)

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `POST /_stonechat/v1/introduce` | whom to invite instead of ghosts into a room that is being created |
 //! | `POST /_stonechat/v1/blocked` | which of the invited people have blocked the inviter |
+//! | `POST /_stonechat/v1/deactivated` | an account of the homeserver was deactivated |
 //! | `POST /_stonechat/v1/module` | the module reports that it is loaded |
 //!
 //! These paths have a token of their own, which is valid for nothing else; the homeserver's token
@@ -50,6 +51,11 @@ struct IntroduceRequest {
 struct BlockedRequest {
     inviter: String,
     people: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct DeactivatedReport {
+    user: String,
 }
 
 /// `POST /_stonechat/v1/introduce`
@@ -216,5 +222,21 @@ pub(super) async fn report<A: Appservice>(
     let report: ModuleReport = read_json(request).await?;
     app.options.self_test.module().record(report);
     app.appservice.module_reported();
+    Ok(Json(json!({})))
+}
+
+/// `POST /_stonechat/v1/deactivated`
+pub(super) async fn deactivated<A: Appservice>(
+    State(app): State<App<A>>,
+    request: Request<Body>,
+) -> Result<Json<Value>, ApiError> {
+    let report: DeactivatedReport = read_json(request).await?;
+    // Only accounts of this homeserver can be: of others it knows nothing.
+    let user = UserId::parse(&report.user).map_err(|_| ApiError::BadJson)?;
+    if user.server_name() != app.options.server_name {
+        return Err(ApiError::BadJson);
+    }
+    let erased = app.appservice.user_deactivated(&user).await;
+    erased.map_err(unavailable)?;
     Ok(Json(json!({})))
 }

@@ -37,6 +37,7 @@ struct Requests {
     transactions: Vec<RecordedTransaction>,
     pings: Vec<Option<String>>,
     lookups: Vec<String>,
+    deactivated: Vec<OwnedUserId>,
     owner_queries: usize,
 }
 
@@ -131,6 +132,11 @@ impl FakeAppservice {
         std::mem::take(&mut self.requests().lookups)
     }
 
+    /// Returns the accounts that the homeserver has reported to be deactivated.
+    pub(crate) fn deactivated(&self) -> Vec<OwnedUserId> {
+        self.requests().deactivated.clone()
+    }
+
     /// Returns how often owners were asked for.
     pub(crate) fn owner_queries(&self) -> usize {
         self.requests().owner_queries
@@ -194,6 +200,12 @@ impl Appservice for FakeAppservice {
 
     async fn lookup_user(&self, user: &UserId) -> Vec<ThirdPartyUser> {
         self.look_up(user.as_str(), |known| known.ghost == user)
+    }
+
+    async fn user_deactivated(&self, user: &UserId) -> Result<(), AppserviceError> {
+        self.check_store()?;
+        self.requests().deactivated.push(user.to_owned());
+        Ok(())
     }
 
     async fn find_owners(

@@ -98,6 +98,22 @@ class Stonechat:
         self._answered()
         return True
 
+    async def deactivated(self, user: str) -> bool:
+        """Tell Stonechat that this account was deactivated, and return whether it knows now.
+
+        Like a report, this is sent even during a pause.
+        """
+        if self._token.value() is None:
+            return False
+        answers = self._answers
+        try:
+            await self._within(REPORT_LIMIT, self._post, "deactivated", {"user": user})
+        except Exception as error:  # noqa: BLE001
+            self._failed("deactivated", error, answers)
+            return False
+        self._answered()
+        return True
+
     async def _ask(self, what: str, body: dict[str, Any], read: Callable[[Any], T]) -> T | None:
         # A missing token was logged when its file was read. It says nothing about whether Stonechat
         # answers, so it does not begin a pause either.

@@ -35,6 +35,8 @@ REPORT_AGAIN = 10.0
 """How often it reports otherwise, in seconds."""
 CHECKER = "@_dm_.check:"
 """The user as which `stonechat doctor` makes a room, to see whether the module is called."""
+MAX_DEACTIVATED = 1000
+"""Maximum number of deactivated accounts that Stonechat is still to be told of."""
 INVITE_SETTINGS = ("m.invite_permission_config", "org.matrix.msc4155.invite_permission_config")
 """Account data with which people have the server refuse invites."""
 
@@ -62,6 +64,7 @@ class StonechatModule:
         self._expected = Expected(self._clock)
         self._failures = Failures(self._clock)
         self._heard = False
+        self._deactivated: dict[str, None] = {}
         self._last_report = -REPORT_EVERY
         self._register()
         api.delayed_background_call(0, self.look_after_itself, desc="stonechat_report")
@@ -73,7 +76,10 @@ class StonechatModule:
         )
 
     def _register(self) -> None:
-        self._api.register_third_party_rules_callbacks(on_create_room=self.on_create_room)
+        self._api.register_third_party_rules_callbacks(
+            on_create_room=self.on_create_room,
+            on_user_deactivation_status_changed=self.on_user_deactivation_status_changed,
+        )
         register = self._api.register_spam_checker_callbacks
         if "federated_user_may_invite" in inspect.signature(register).parameters:
             register(
@@ -159,6 +165,29 @@ class StonechatModule:
                 return False
         return True
 
+    async def on_user_deactivation_status_changed(
+        self,
+        user_id: str,
+        deactivated: bool,  # noqa: FBT001 (Synapse's signature)
+        by_admin: bool,  # noqa: FBT001
+    ) -> None:
+        """Note an account that is gone, so that Stonechat releases what it had.
+
+        Stonechat is told at once, or when it answers again. An admin has to tell it of those that
+        are still noted when Synapse stops, and of those for which there was no room.
+        """
+        del by_admin  # it is gone, no matter who wanted it
+        if rooms.is_ours(user_id, self._server_name):
+            return
+        if not deactivated:
+            self._deactivated.pop(user_id, None)
+            return
+        if len(self._deactivated) >= MAX_DEACTIVATED:
+            logger.warning("too many accounts were deactivated to tell Stonechat of %s", user_id)
+            return
+        self._deactivated[user_id] = None
+        self._api.delayed_background_call(0, self.look_after_itself, desc="stonechat_report")
+
     async def user_may_invite(
         self, inviter: str, invitee: str, room_id: str
     ) -> Literal["NOT_SPAM"] | Codes:
@@ -201,6 +230,7 @@ class StonechatModule:
         try:
             await self._read_token()
             await self._report()
+            await self._tell_of_deactivated()
         except Exception as error:  # noqa: BLE001
             self._failures.caught("look_after_itself", error)
 
@@ -224,3 +254,10 @@ class StonechatModule:
         self._last_report = now
         about = {"version": VERSION, "synapse": version_of("matrix-synapse")}
         self._heard = await self._stonechat.report(about)
+
+    async def _tell_of_deactivated(self) -> None:
+        """Tell Stonechat which accounts are gone, until it does not answer."""
+        for user in list(self._deactivated):
+            if not await self._stonechat.deactivated(user):
+                return
+            self._deactivated.pop(user, None)

@@ -15,7 +15,12 @@ from twisted.internet.testing import MemoryReactorClock
 
 from synapse_stonechat import StonechatModule
 from synapse_stonechat.failures import WARN_EVERY
-from synapse_stonechat.module import READ_EVERY, REPORT_AGAIN, REPORT_EVERY
+from synapse_stonechat.module import (
+    MAX_DEACTIVATED,
+    READ_EVERY,
+    REPORT_AGAIN,
+    REPORT_EVERY,
+)
 from tests.fakes import HERE, TOKEN, URL, Api, QuietTest, refuse, silence
 from tests.test_rooms import ALICE, BOT, KIM, KIMS, SAM, SAMS, direct
 
@@ -372,6 +377,43 @@ class ModuleTest(QuietTest):
         content = direct(SAMS)
         self.successResultOf(self.create(content))
         self.assertEqual(content, direct(SAM))
+
+    def deactivate(self, user: str, *, gone: bool = True) -> None:
+        changed = self.module.on_user_deactivation_status_changed(user, gone, False)  # noqa: FBT003
+        self.successResultOf(defer.ensureDeferred(changed))
+
+    def test_stonechat_is_told_of_an_account_that_is_gone_until_it_knows(self) -> None:
+        self.web.answer = lambda *_: {}
+        self.report()
+        self.web.asked.clear()
+        self.web.answer = refuse
+        self.deactivate(SAM)
+        self.deactivate(KIM)
+        with self.warning("does not answer (deactivated: connection refused)"):
+            self.report()
+        self.assertEqual(self.web.asked, [("deactivated", {"user": SAM})])
+        self.web.answer = lambda *_: {}
+        self.report()
+        self.report()
+        self.assertEqual(
+            self.web.asked[1:], [("deactivated", {"user": SAM}), ("deactivated", {"user": KIM})]
+        )
+
+    def test_a_ghost_and_an_account_that_came_back_are_not_reported(self) -> None:
+        self.web.answer = lambda *_: {}
+        self.report()
+        self.web.asked.clear()
+        self.deactivate(SAMS)
+        self.deactivate(KIM)
+        self.deactivate(KIM, gone=False)
+        self.report()
+        self.assertEqual(self.web.asked, [])
+
+    def test_no_number_of_accounts_fills_the_memory(self) -> None:
+        for number in range(MAX_DEACTIVATED):
+            self.deactivate(f"@user{number}:stone.test")
+        with self.warning("too many accounts were deactivated"):
+            self.deactivate(SAM)
 
     def test_the_module_reports_itself_when_doctor_makes_a_room(self) -> None:
         self.web.answer = lambda *_: {}

@@ -269,3 +269,30 @@ async fn a_report_is_remembered_for_those_who_wait_for_it() {
     let (status, _) = ask(&app, "module", &json!({"version": 5})).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
 }
+
+#[tokio::test]
+async fn a_deactivated_account_of_this_server_is_passed_on() {
+    let appservice = appservice_with_sam().await;
+    let app = router(appservice.clone(), options());
+    let path = "/_stonechat/v1/deactivated";
+    let report = |user: &str| json!({ "user": user }).to_string();
+    for (user, expected) in [
+        ("@samuel:example.org", StatusCode::OK),
+        // Of other servers it knows nothing, and this is no Matrix ID.
+        ("@sam:far.example", StatusCode::BAD_REQUEST),
+        ("samuel", StatusCode::BAD_REQUEST),
+    ] {
+        let (status, _) = send(&app, Method::POST, path, MODULE, report(user)).await;
+        assert_eq!(status, expected, "{user}");
+    }
+    let (status, _) = send(
+        &app,
+        Method::POST,
+        path,
+        TOKEN,
+        report("@samuel:example.org"),
+    )
+    .await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    assert_eq!(appservice.deactivated(), ["@samuel:example.org"]);
+}

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::{comes_by_name, no_ghost_was_there, ours_in, story, with_module};
 use crate::{
     federation::two_servers,
+    owners::deactivates,
     told::{LINE, comes, ends_well, goodbye, quoted},
 };
 
@@ -83,4 +84,32 @@ async fn with_the_module_an_owner_who_is_asked_first_is_asked_by_the_ghost_and_o
     sams.sees("the same bank, tomorrow?").await?;
     story.ends_well(&again, &sams).await?;
     no_ghost_was_there(&story.world, &[&again]).await
+}
+
+#[tokio::test]
+async fn with_the_module_a_deactivated_account_is_erased_and_its_handle_leads_to_nobody()
+-> Result<()> {
+    let story = story().await?;
+    // The module knows that Stonechat is there.
+    let chat = story.alice_writes(LINE).await?;
+    ensure!(ours_in(&story.world, &chat).await?.is_empty());
+    deactivates(&story.world, &story.sam).await?;
+    let ask = ["handle", "list", "--json"];
+    let deadline = tokio::time::Instant::now() + harness::PATIENCE;
+    let (owner, state) = loop {
+        let shown = story.world.service.succeeds(&ask).await?;
+        let shown: serde_json::Value = serde_json::from_str(&shown)?;
+        let sam = &shown[0];
+        if sam["state"] == "quarantined" || tokio::time::Instant::now() > deadline {
+            break (sam["owner"].clone(), sam["state"].clone());
+        }
+    };
+    ensure!(
+        owner == story.ghost.as_str() && state == "quarantined",
+        "{owner} {state}"
+    );
+    let audit = story.world.service.succeeds(&["audit", "--json"]).await?;
+    ensure!(audit.contains("the account was deactivated"), "{audit}");
+    let chat = story.alice.starts_chat(&[&story.ghost]).await?;
+    goodbye(&chat, &story.ghost).await.map(drop)
 }
