@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from synapse.api.errors import HttpResponseException
 from synapse.module_api import make_deferred_yieldable, run_in_background
 from twisted.internet import defer
 from twisted.python.failure import Failure
@@ -99,7 +101,7 @@ class Stonechat:
         return True
 
     async def deactivated(self, user: str) -> bool:
-        """Tell Stonechat that this account was deactivated, and return whether it knows now.
+        """Tell Stonechat that this account was deactivated, and return whether it has answered.
 
         Like a report, this is sent even during a pause.
         """
@@ -108,6 +110,13 @@ class Stonechat:
         answers = self._answers
         try:
             await self._within(REPORT_LIMIT, self._post, "deactivated", {"user": user})
+        except HttpResponseException as error:
+            # An answer, and always the same one: those behind it must not wait for it.
+            if error.code == HTTPStatus.BAD_REQUEST:
+                logger.warning("Stonechat refuses to erase %s: %s", user, _one_line(error))
+                return True
+            self._failed("deactivated", error, answers)
+            return False
         except Exception as error:  # noqa: BLE001
             self._failed("deactivated", error, answers)
             return False

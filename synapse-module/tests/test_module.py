@@ -4,6 +4,7 @@ import copy
 from types import SimpleNamespace
 from typing import Any, cast
 
+from synapse.api.errors import HttpResponseException
 from synapse.events import EventBase, make_event_from_dict
 from synapse.logging.context import LoggingContext  # type: ignore[attr-defined]
 from synapse.module_api import NOT_SPAM
@@ -397,6 +398,24 @@ class ModuleTest(QuietTest):
         self.report()
         self.assertEqual(
             self.web.asked[1:], [("deactivated", {"user": SAM}), ("deactivated", {"user": KIM})]
+        )
+
+    def test_an_account_that_stonechat_refuses_holds_up_no_other(self) -> None:
+        def refuse_sam(_: str, body: dict[str, Any]) -> object:
+            if body.get("user") == SAM:
+                raise HttpResponseException(400, "Bad Request", b"{}")
+            return {}
+
+        self.web.answer = refuse_sam
+        self.report()
+        self.web.asked.clear()
+        self.deactivate(SAM)
+        self.deactivate(KIM)
+        with self.warning(f"refuses to erase {SAM}: 400"):
+            self.report()
+        self.report()
+        self.assertEqual(
+            self.web.asked, [("deactivated", {"user": SAM}), ("deactivated", {"user": KIM})]
         )
 
     def test_a_ghost_and_an_account_that_came_back_are_not_reported(self) -> None:
