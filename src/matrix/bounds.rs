@@ -167,10 +167,22 @@ static WHOLE: [super::json_stream::Selector; 1] = [super::json_stream::Selector 
 /// honest messages, some hundreds.
 pub const PARTS_MAX: usize = 2000;
 
-/// Returns an upper bound of the number of objects and lists in a JSON text. They decide how much
-/// memory it takes once it is parsed: an empty object takes hundreds of bytes.
+/// Returns the number of objects and lists in a valid JSON text. They decide how much memory it takes
+/// once it is parsed: an empty object takes hundreds of bytes.
 pub fn parts_of(json: &str) -> usize {
-    memchr::memchr2_iter(b'{', b'[', json.as_bytes()).count()
+    let mut parts = 0;
+    let (mut in_string, mut escaped) = (false, false);
+    for byte in json.bytes() {
+        match byte {
+            // What people write may have any number of brackets.
+            _ if escaped => escaped = false,
+            b'\\' => escaped = in_string,
+            b'"' => in_string = !in_string,
+            b'{' | b'[' if !in_string => parts += 1,
+            _ => {}
+        }
+    }
+    parts
 }
 
 fn cut(text: &str) -> String {

@@ -147,3 +147,10 @@ fn every_reason_has_the_name_that_it_is_stored_under() {
     assert_eq!(names, stored);
     insta::assert_snapshot!(names.join(" "), @"event_too_large event_malformed to_device_too_large to_device_malformed to_device_overflow ephemeral_too_large state_too_large invite_without_asker gap_unreadable gap_too_large sync_overflow");
 }
+
+#[test]
+fn brackets_in_what_people_write_are_no_parts() {
+    let pasted = json!({ "body": "{[\\\"{[".repeat(PARTS_MAX), "list": [{}, {}], "\\": [] });
+    assert_eq!(parts_of(&pasted.to_string()), 5);
+    assert_eq!(parts_of(&"[".repeat(PARTS_MAX + 1)), PARTS_MAX + 1);
+}
