@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use tokio::{sync::Mutex, time::Instant};
+use tokio::{sync::Mutex, task::JoinError, time::Instant};
 use tracing::warn;
 
 use super::{Admin, Exposition, Limits, Listener, ServerError};
@@ -92,24 +92,26 @@ fn metrics_router(admin: Admin, exposition: Exposition) -> Router {
 async fn get_metrics(State(state): State<Arc<MetricsState>>) -> Response {
     // In a task, so that it goes on when a reader goes away: the next one would begin another.
     match tokio::spawn(async move { state.show().await }).await {
-        Ok(text) => {
+        Ok(Ok(text)) => {
             let kind = "text/plain; version=0.0.4; charset=utf-8";
             // A reader shows no token, so its connection would be closed soon anyway.
             let headers = [(header::CONTENT_TYPE, kind), (header::CONNECTION, "close")];
             (headers, text).into_response()
         }
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+        Ok(Err(error)) | Err(error) => {
+            (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response()
+        }
     }
 }
 
 impl MetricsState {
     /// Returns the metrics as they were within [`FRESH_FOR`].
-    async fn show(&self) -> String {
+    async fn show(&self) -> Result<String, JoinError> {
         let mut shown = self.shown.lock().await;
         if let Some((at, text)) = &*shown
             && at.elapsed() < FRESH_FOR
         {
-            return text.clone();
+            return Ok(text.clone());
         }
         let (admin, exposition) = (self.admin.clone(), self.exposition.clone());
         // The queues may be long.
@@ -117,9 +119,9 @@ impl MetricsState {
             measure(&admin);
             exposition.render()
         });
-        let text = made.await.unwrap_or_default();
+        let text = made.await?;
         *shown = Some((Instant::now(), text.clone()));
-        text
+        Ok(text)
     }
 }
 
