@@ -7,7 +7,7 @@ use ruma::{RoomId, ServerName, UserId};
 use super::{Effect, NoticeText};
 use crate::{
     clock::Timestamp,
-    directory::{DirectoryError, DirectoryTransaction, HandleRecord},
+    directory::{DirectoryError, DirectoryTransaction, HandleRecord, HandleState},
     handle::Handle,
     ids::Person,
     permissions::Permission,
@@ -117,20 +117,33 @@ pub const ERASED: &str = "What I kept about you is deleted, your handles are rel
 
 /// Tells an admin that a person was erased, with the handles that they held.
 pub fn erased(person: &UserId, released: &[HandleRecord]) -> NoticeText {
-    let names = released.iter().map(|record| record.handle.to_string());
-    let text = NoticeText::default()
-        .name(&fit_to_show(person.as_str()))
-        .and(" is erased. ");
-    let text = match released {
-        [] => text.and("They had no handle."),
-        _ => text
-            .and("Nobody can claim ")
-            .append(NoticeText::names(names))
-            .and(" before the end of its quarantine."),
+    let names = |are_frozen: bool| {
+        let is_frozen = |it: &&HandleRecord| matches!(it.state, HandleState::Frozen { .. });
+        let those = released.iter();
+        let those = those.filter(move |it| is_frozen(it) == are_frozen);
+        those.map(|record| record.handle.to_string()).peekable()
     };
+    let mut text = NoticeText::default()
+        .name(&fit_to_show(person.as_str()))
+        .and(" is erased.");
+    if released.is_empty() {
+        text = text.and(" They had no handle.");
+    }
+    if names(false).peek().is_some() {
+        text = text
+            .and(" Nobody can claim ")
+            .append(NoticeText::names(names(false)))
+            .and(" before the end of its quarantine.");
+    }
+    if names(true).peek().is_some() {
+        text = text
+            .and(" What was frozen stays frozen, until it is transferred or released: ")
+            .append(NoticeText::names(names(true)))
+            .and(".");
+    }
     text.and(
-        " Their masked conversations end within a minute. Backups still have what they had when they \
-         were made.",
+        " Their masked conversations end soon, but for groups, which go on. Backups still have what \
+         they had when they were made.",
     )
 }
 

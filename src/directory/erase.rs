@@ -1,15 +1,16 @@
 //! Erases a person from the directory.
 //!
 //! What stays is listed in `docs/data-protection.md`: what protects other people (their blocks of this
-//! person), what the admin decided (bans, the audit log), and the names of handles, without their
-//! owner, so that nobody takes them for the person who had them.
+//! person, and for a day or two what is used of the limits), what the admin decided (bans, freezes, the
+//! audit log), and the names of handles, without their owner, so that nobody takes them for the person
+//! who had them.
 
 use super::{
     ActError, DirectoryTransaction, REASON_CHARS_MAX,
     record::{ActingAdmin, AuditRecord, HandleRecord, HandleState, Request},
     tables::{
-        Appearances, Blocks, Contacts, Expiries, Expiring, Handles, Owned, Pairs, Pauses,
-        RequestNumbers, Requests, Usages,
+        Appearances, Blocks, Contacts, Expiries, Expiring, Handles, Owned, Pairs, RequestNumbers,
+        Requests,
     },
     transaction::Read as _,
 };
@@ -21,7 +22,7 @@ const ERASE: &str = "erase";
 /// What follows from erasing a person.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ErasedPerson {
-    /// The handles that they held, as they were.
+    /// The handles that they held, as they were, but for those whose owner is in doubt.
     pub released: Vec<HandleRecord>,
     /// The requests that waited for their answer, and their own that waited for one.
     pub closed: Vec<Request>,
@@ -29,8 +30,8 @@ pub struct ErasedPerson {
 
 impl DirectoryTransaction<'_> {
     /// Erases a person, and notes in the audit log who did it. Their handles go into quarantine, from
-    /// which nobody may claim them before its end. After an error the transaction holds no writes of
-    /// it.
+    /// which nobody may claim them before its end; frozen ones stay frozen. After an error the
+    /// transaction holds no writes of it.
     pub fn erase_person(
         &mut self,
         person: &Person,
@@ -61,23 +62,13 @@ impl DirectoryTransaction<'_> {
         for (key, _) in self.scan::<Pairs>(&prefix(person), usize::MAX)? {
             self.delete::<Pairs>(&key);
         }
-        for (key, _) in self.scan::<Usages>(&[], usize::MAX)? {
-            if key.1 == person.as_str() {
-                self.delete::<Usages>(&key);
-            }
-        }
+        // What is used of their limits stays: otherwise an erasure would be the way around them.
         for (key, expiring) in self.scan::<Expiries>(&[], usize::MAX)? {
-            let is_about_them = match &expiring {
-                Expiring::Pair { asker, .. } => asker == person,
-                Expiring::Usage { subject, .. } => subject == person.as_str(),
-                Expiring::Pause { person: paused } => paused == person,
-            };
-            if is_about_them {
+            if matches!(&expiring, Expiring::Pair { asker, .. } if asker == person) {
                 self.delete::<Expiries>(&key);
             }
         }
         self.delete::<Appearances>(person);
-        self.delete::<Pauses>(person);
         self.delete::<RequestNumbers>(person);
         let record = AuditRecord {
             by: by.clone(),
@@ -112,12 +103,18 @@ impl DirectoryTransaction<'_> {
         erased: &mut ErasedPerson,
     ) -> Result<(), ActError> {
         let key = key.to_owned();
-        let until = match record.state {
-            HandleState::Quarantined { until, .. } => until,
-            HandleState::Active | HandleState::Frozen { .. } => {
-                erased.released.push(record.clone());
-                now + self.settings().quarantine
-            }
+        if record.holder().is_some() && !record.is_in_doubt() {
+            erased.released.push(record.clone());
+        }
+        let in_quarantine = |until| HandleState::Quarantined {
+            until,
+            revoked: true,
+        };
+        record.state = match record.state {
+            HandleState::Quarantined { until, .. } => in_quarantine(until),
+            HandleState::Active => in_quarantine(now + self.settings().quarantine),
+            // What becomes of it is for an admin to decide.
+            frozen @ HandleState::Frozen { .. } => frozen,
         };
         self.delete::<Owned>(&(record.owner.clone(), key.clone()));
         self.forget_contacts(&key)?;
@@ -130,10 +127,6 @@ impl DirectoryTransaction<'_> {
         match ghost {
             Some(ghost) => {
                 record.owner = Person::new(ghost.into());
-                record.state = HandleState::Quarantined {
-                    until,
-                    revoked: true,
-                };
                 record.verified_at = None;
                 self.put::<Handles>(&key, &record)?;
             }

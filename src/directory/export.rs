@@ -50,6 +50,19 @@ pub struct DirectoryExport {
     pub acts: Vec<ExportedAct>,
 }
 
+impl DirectoryExport {
+    /// Returns whether it holds something that an erasure deletes.
+    pub fn has_something_to_erase(&self) -> bool {
+        !(self.handles.is_empty()
+            && self.appearance.is_none()
+            && self.blocks.is_empty()
+            && self.requests_to_them.is_empty()
+            && self.requests_of_theirs.is_empty()
+            && self.accepted_by.is_empty()
+            && self.introductions.is_empty())
+    }
+}
+
 /// An act of an admin, as a person it concerns was told of it: not by whom.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExportedAct {

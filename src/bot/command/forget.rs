@@ -23,8 +23,8 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
     let names = context.handles()?.into_iter();
     let names: Vec<String> = names.map(|record| record.handle.to_string()).collect();
     let text = NoticeText::new(
-        "I'd delete what I keep about you, end your masked conversations, turn down those who wait \
-         for your answer, and leave this chat.",
+        "I'd delete what I keep about you, end your masked conversations (groups go on), turn down \
+         those who wait for your answer, and leave this chat.",
     );
     let text = match names.is_empty() {
         true => text,
@@ -47,7 +47,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
 pub(super) fn confirmed(context: &CommandContext<'_, '_>) -> Answer {
     let mut answer = Answer::from(NoticeText::new(
         "Done. I leave this chat now. If you write to me again, in a new chat, I'll know nothing of \
-         you.",
+         you, but what you have used of today's limits still counts.",
     ));
     answer.effects.push(Effect::ErasePerson {
         person: context.person.clone(),

@@ -6,7 +6,7 @@ use ruma::room_id;
 
 use super::*;
 use crate::{
-    directory::tables::{AuditLog, Bans, Blocks},
+    directory::tables::{AuditLog, Bans, Blocks, Expiries, Pauses, Usages},
     handle::{HandleRules, Typed},
     permissions::Grantee,
 };
@@ -101,13 +101,13 @@ async fn nothing_names_an_erased_person_but_what_protects_others() {
     let closed: BTreeSet<_> = erased.closed.iter().map(|it| it.room.as_str()).collect();
     assert_eq!(closed, ["!for-kim:example.org", "!kims:example.org"].into());
 
-    let stays = [AuditLog::ID, Bans::ID, Blocks::ID];
-    assert_eq!(named(&directory), stays.into());
+    let limits = [Usages::ID, Pauses::ID, Expiries::ID];
+    let stays = [AuditLog::ID, Bans::ID, Blocks::ID]
+        .into_iter()
+        .chain(limits);
+    assert_eq!(named(&directory), stays.collect());
     let exported = directory.export_person(kim(), NOW).unwrap();
-    assert!(
-        exported.handles.is_empty() && exported.blocks.is_empty(),
-        "{exported:#?}"
-    );
+    assert!(!exported.has_something_to_erase(), "{exported:#?}");
     // Others have what they had.
     assert_eq!(directory.requests_of(sam()).unwrap().len(), 1);
     assert_eq!(directory.handles_of(alice()).unwrap().len(), 1);
@@ -132,4 +132,36 @@ async fn erasing_twice_does_nothing_more() {
     let mut tx = directory.begin().await;
     let again = tx.erase_person(kim(), &admin(), "", NOW).unwrap();
     assert_eq!(again, ErasedPerson::default());
+}
+
+#[tokio::test]
+async fn an_erasure_is_no_way_around_limits_and_freezes() {
+    let directory = kim_is_everywhere().await;
+    let reason = FreezeReason::Admin {
+        note: String::new(),
+    };
+    write(&directory, |tx| tx.freeze(&handle("kim"), reason, NOW))
+        .await
+        .unwrap();
+    let used = |directory: &Directory| directory.export_person(kim(), NOW).unwrap().limits;
+    let before = used(&directory);
+    assert!(!before.is_empty());
+    let mut tx = directory.begin().await;
+    let erased = tx.erase_person(kim(), &admin(), "", NOW).unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(erased.released.len(), 1);
+    assert_eq!(used(&directory), before);
+    let record = directory.lookup(&handle("kim")).unwrap().unwrap();
+    assert!(matches!(record.state, HandleState::Frozen { .. }));
+    let later = NOW + 2 * directory.settings().quarantine;
+    assert!(claim(&directory, kim(), "kim", later).await.is_err());
+    let mut tx = directory.begin().await;
+    let order = HandleOrder {
+        handle: &handle("kim"),
+        act: &HandleAct::Unfreeze,
+        reason: "",
+        by: &admin(),
+    };
+    let refused = tx.act_on_handle(&order, NOW).unwrap_err();
+    assert!(matches!(refused, ActError::OwnerUnknown(_)), "{refused:?}");
 }

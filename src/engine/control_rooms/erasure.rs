@@ -26,6 +26,9 @@ impl Engine {
         by: &ActingAdmin,
         reason: &str,
     ) -> Result<NoticeText, ActError> {
+        if self.is_ours(person) {
+            return Err(ActError::NoPerson(person.to_owned().into()));
+        }
         let erased = self.erase(person, by, reason).await?;
         Ok(bot::texts::erased(person, &erased.released))
     }
@@ -55,12 +58,17 @@ impl Engine {
         Ok(())
     }
 
-    /// Returns whether a person has handles, talks with the bot, or takes part in conversations.
+    /// Returns whether the directory, the bot or a conversation keeps something of a person. What
+    /// expires by itself within days does not count: most accounts have never used the service.
     fn keeps_something_of(&self, person: &Person) -> Result<bool, ActError> {
-        if !self.directory().handles_of(person)?.is_empty()
-            || self.store().contains::<ControlRooms>(person)?
-        {
+        let exported = self.directory().export_person(person, self.now())?;
+        if exported.has_something_to_erase() || self.store().contains::<ControlRooms>(person)? {
             return Ok(true);
+        }
+        for page in self.store().pages::<PendingNotices>(&prefix(person)) {
+            if !page?.is_empty() {
+                return Ok(true);
+            }
         }
         for page in self.store().pages::<Conversations>(&[]) {
             for (_, conversation) in page? {
@@ -135,8 +143,8 @@ impl Engine {
         self.stage_owed_ghost(&removal, batch)
     }
 
-    /// Stages the end of the conversations in which a ghost shows a person: without it the others
-    /// would no longer hear them.
+    /// Stages the end of the conversations of two in which a ghost shows a person. Groups go on
+    /// without them, or with them as long as they are there: they are the conversations of others.
     fn stage_end_of_conversations(
         &self,
         person: &Person,
@@ -144,6 +152,9 @@ impl Engine {
     ) -> Result<(), StoreError> {
         for page in self.store().pages::<Conversations>(&[]) {
             for (_, conversation) in page? {
+                if !conversation.direct {
+                    continue;
+                }
                 let theirs = conversation.people.iter();
                 let theirs = theirs.filter(|it| it.user == *person && it.is_alias);
                 for participant in theirs {

@@ -3,6 +3,7 @@
 mod backfill;
 mod durability;
 mod ephemeral;
+mod erasure;
 mod event_map;
 mod growth;
 mod leaving;
@@ -417,4 +418,28 @@ fn forward(event: &str, target: RoomRole, is_last: bool) -> Effect {
         target,
         is_last,
     }
+}
+
+/// Alice in a chat of two and in a group, where she is or has been.
+async fn direct_and_group(is_present: bool) -> (Talk, Conversation, Conversation) {
+    let mut direct = talk();
+    direct.people[0].is_alias = true;
+    let mut group = Conversation {
+        id: ConversationId::new("group"),
+        origin: Some(room_id!("!group:hs.test").to_owned()),
+        direct: false,
+        ..direct.clone()
+    };
+    group.people[0] = participant("alice", ".pother", Home::Origin { is_present });
+    group.people[0].is_alias = true;
+    let it = Talk::at(origin(), &direct).await;
+    let mut batch = Batch::new();
+    for conversation in [&direct, &group] {
+        let mut lock = it.engine.lock_decisions();
+        it.engine
+            .write_conversation(&mut lock, conversation, Some(conversation), &mut batch)
+            .unwrap();
+    }
+    it.store.apply(batch).unwrap();
+    (it, direct, group)
 }
