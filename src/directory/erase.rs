@@ -22,7 +22,7 @@ const ERASE: &str = "erase";
 /// What follows from erasing a person.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ErasedPerson {
-    /// The handles that they held, as they were, but for those whose owner is in doubt.
+    /// The handles that they held, as they were. Those that were frozen stay so.
     pub released: Vec<HandleRecord>,
     /// The requests that waited for their answer, and their own that waited for one.
     pub closed: Vec<Request>,
@@ -103,7 +103,7 @@ impl DirectoryTransaction<'_> {
         erased: &mut ErasedPerson,
     ) -> Result<(), ActError> {
         let key = key.to_owned();
-        if record.holder().is_some() && !record.is_in_doubt() {
+        if record.holder().is_some() {
             erased.released.push(record.clone());
         }
         let in_quarantine = |until| HandleState::Quarantined {

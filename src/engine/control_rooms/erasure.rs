@@ -111,7 +111,8 @@ impl Engine {
         erased: &ErasedPerson,
         batch: &mut Batch,
     ) -> Result<Vec<OwnedRoomId>, StoreError> {
-        for record in &erased.released {
+        // The ghost of a handle in doubt may be somebody else's, until an admin has decided.
+        for record in erased.released.iter().filter(|it| !it.is_in_doubt()) {
             if let Some(ghost) = record.handle.ghost_id(&self.settings().server_name) {
                 self.stage_removal(ghost, record.generation, batch)?;
             }
