@@ -2,9 +2,12 @@
 //! device that its owner has signed. They live outside of the service's process, make requests
 //! that nothing goes wrong with, and keep what they see as every other client of the harness does.
 
-use std::sync::{
-    Arc, Weak,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex as StdMutex, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use anyhow::Result;
@@ -43,6 +46,8 @@ pub struct Person {
     speaking: Mutex<()>,
     /// Whether the client syncs in the background.
     awake: AtomicBool,
+    /// Whom each event was encrypted for, by its ciphertext.
+    readers: StdMutex<HashMap<String, Vec<OwnedUserId>>>,
 }
 
 impl Person {
@@ -95,6 +100,7 @@ impl Person {
             syncing: Mutex::default(),
             speaking: Mutex::default(),
             awake: AtomicBool::new(true),
+            readers: StdMutex::default(),
         };
         person.errands().await?;
         Ok(person)
@@ -203,9 +209,29 @@ impl Person {
         // As Element in its ordinary setting: for every device.
         let settings = EncryptionSettings::default();
         let content = serde_json::value::to_raw_value(content)?;
-        self.client
-            .encrypt(room, &members, settings, kind, content)
-            .await
+        let encrypted = self.client.encrypt(room, &members, settings, kind, content);
+        let encrypted = encrypted.await?;
+        let sent: Value = serde_json::from_str(encrypted.get())?;
+        if let Some(ciphertext) = sent["ciphertext"].as_str() {
+            let members = members.into_iter().map(ToOwned::to_owned).collect();
+            self.readers().insert(ciphertext.to_owned(), members);
+        }
+        Ok(encrypted)
+    }
+
+    /// Returns whether this client encrypted an event before it knew that somebody was invited, so
+    /// that their client cannot decrypt it although it may come after their invite.
+    pub fn left_out(&self, reader: &UserId, seen: &Seen) -> bool {
+        let ciphertext = seen.content["ciphertext"].as_str().unwrap_or_default();
+        let readers = self.readers();
+        let readers = readers
+            .get(ciphertext)
+            .filter(|_| seen.sender == self.user_id);
+        readers.is_some_and(|readers| readers.iter().all(|it| it != reader))
+    }
+
+    fn readers(&self) -> std::sync::MutexGuard<'_, HashMap<String, Vec<OwnedUserId>>> {
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends what was encrypted.

@@ -8,6 +8,7 @@
 //! | `group` | groups in one round of `seeds` |
 //! | `introductions` | nobody's introduction is lost and nothing is said twice, whatever fails |
 //! | `masked` | two masked people lose nothing and hear nothing twice, whatever fails |
+//! | `oracle` | what somebody waits for in a round, and what they must see |
 //! | `plan` | the choices of a run, which its seed repeats |
 //! | `round` | what happens in one round of `seeds`, and what must have become of it |
 //! | `seeds` | everything at once, by many seeds, with kills and outages in between |
@@ -19,6 +20,7 @@ mod fake_itself;
 mod group;
 mod introductions;
 mod masked;
+mod oracle;
 mod plan;
 mod round;
 mod seeds;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::{
     introductions::said_by,
     masked::{Side, introduce_masked},
-    round::hears,
+    oracle::hears,
 };
 
 /// The server that does not answer.
