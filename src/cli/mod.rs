@@ -12,6 +12,7 @@ mod admin;
 mod audit;
 mod backup;
 mod checks;
+mod config;
 mod doctor;
 mod engine_setup;
 mod error;
@@ -78,6 +79,8 @@ enum Command {
     Init(Box<init::Init>),
     /// Write the registration again from the configuration, with its current tokens.
     Registration(registration::WriteRegistration),
+    /// Check the configuration, also one of an earlier version, without starting anything.
+    Config(config::ConfigCommand),
     /// Check everything that Stonechat needs, and show what is wrong and what to change.
     Doctor,
     /// Run the service.
@@ -126,6 +129,7 @@ pub fn main() -> ExitCode {
     let done = match cli.command {
         Command::Init(init) => init.run(&cli.config).map(|()| ExitCode::SUCCESS),
         Command::Registration(write) => write.run(&cli.config).map(|()| ExitCode::SUCCESS),
+        Command::Config(check) => check.run(&cli.config, environment),
         Command::Doctor => block_on(doctor::run(&cli.config, environment)),
         Command::Run => block_on(run::run(&cli.config, environment)).map(|()| ExitCode::SUCCESS),
         Command::Status(status) => block_on(status.run(&cli.config, environment)),

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::config::{Config, Registration};
 
-fn no_environment(_: &str) -> Option<String> {
+pub(super) fn no_environment(_: &str) -> Option<String> {
     None
 }
 
@@ -39,7 +39,8 @@ impl Home {
             Command::Registration(write) => write.run(&cli.config),
             Command::Backup(backup) => block_on(backup.run(&cli.config, &no_environment)),
             Command::Restore(restore) => block_on(restore.run(&cli.config, &no_environment)),
-            Command::Doctor
+            Command::Config(_)
+            | Command::Doctor
             | Command::Run
             | Command::Status(_)
             | Command::Handle(_)

@@ -15,6 +15,7 @@ mod free_name;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod module;
+mod options_in_file;
 mod registration;
 mod registration_check;
 mod sample;
@@ -29,6 +30,7 @@ pub use error::ConfigError;
 pub use files::{PrivateFile, absolute_beside, relative_to, write_private};
 pub use free_name::give_free_name;
 pub use module::{ModuleToken, snippet};
+pub use options_in_file::{DefaultOption, OptionsInFile, RenamedOption, UnknownOption};
 pub use registration::{
     BOT_LOCALPART, CHECK_LOCALPART, Namespace, Namespaces, PROTOCOL, Registration,
     SENDER_LOCALPART, Tokens,
@@ -39,7 +41,7 @@ pub use sections::{
     IntroductionsSection, LimitsSection, LogFormat, LogLevel, LogSection, ModuleSection,
     ReconcileSection, StoreSection,
 };
-pub use setup::Setup;
+pub use setup::{Setup, read_config_text};
 pub(crate) use yaml::with_remedy;
 
 #[cfg(test)]

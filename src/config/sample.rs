@@ -163,14 +163,14 @@ pub(super) fn tree(path: &Path, config: &Config) -> Result<Value, ConfigError> {
 }
 
 /// Returns whether a key has options below it.
-fn is_section(key: &str) -> bool {
+pub(super) fn is_section(key: &str) -> bool {
     OPTIONS.iter().any(|(option, _)| {
         let below = option.strip_prefix(key);
         below.is_some_and(|rest| rest.starts_with('.'))
     })
 }
 
-fn at<'a>(tree: &'a Value, key: &str) -> &'a Value {
+pub(super) fn at<'a>(tree: &'a Value, key: &str) -> &'a Value {
     key.split('.')
         .try_fold(tree, |tree, name| tree.get(name))
         .unwrap_or(&Value::Null)
@@ -178,7 +178,7 @@ fn at<'a>(tree: &'a Value, key: &str) -> &'a Value {
 
 /// Returns a value on one line. Lists, and texts that YAML would write on several lines, are
 /// written as JSON, which is valid YAML.
-fn scalar(path: &Path, value: &Value) -> Result<String, ConfigError> {
+pub(super) fn scalar(path: &Path, value: &Value) -> Result<String, ConfigError> {
     if !matches!(value, Value::Sequence(_)) {
         let text = yaml::to_yaml(path, value)?;
         let text = text.trim_end_matches('\n');

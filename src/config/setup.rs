@@ -10,6 +10,7 @@ use super::{
     config_check::check_config,
     files,
     module::ModuleToken,
+    options_in_file::renamed_in,
     registration_check::check_registration,
     secrets::{self, Environment},
     yaml,
@@ -19,20 +20,25 @@ use crate::permissions::Permissions;
 impl Config {
     /// Reads a configuration file and checks its values.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|reason| ConfigError::Read {
-            path: path.to_owned(),
-            reason,
-            remedy: "make one with `stonechat init`, or name it with --config".to_owned(),
-        })?;
-        Self::parse(path, &text)
+        Self::parse(path, &read_config_text(path)?)
     }
 
     /// Reads the text of a configuration file and checks its values. `path` is for the errors.
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        let config: Self = yaml::parse_yaml(path, text)?;
+        let config: Self = yaml::parse_yaml(path, text)
+            .map_err(|error| renamed_in(path, text).unwrap_or(error))?;
         check_config(path, &config)?;
         Ok(config)
     }
+}
+
+/// Reads the text of a configuration file.
+pub fn read_config_text(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|reason| ConfigError::Read {
+        path: path.to_owned(),
+        reason,
+        remedy: "make one with `stonechat init`, or name it with --config".to_owned(),
+    })
 }
 
 /// Everything that `run` and `doctor` need before they touch the network or the database.

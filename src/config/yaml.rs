@@ -110,12 +110,32 @@ fn meant(problem: &str) -> Option<String> {
     let unknown = problem.split_once("unknown field ").map(|(_, rest)| rest)?;
     let mut quoted = unknown.split('`').skip(1).step_by(2);
     let wrong = quoted.next()?;
-    let nearest = quoted
-        .map(|known| (strsim::jaro_winkler(wrong, known), known))
-        .max_by(|(a, _), (b, _)| a.total_cmp(b))?;
-    Some(if nearest.0 > 0.8 {
-        format!("; did you mean `{}`?", nearest.1)
-    } else {
-        "; remove it".to_owned()
+    Some(match nearest(wrong, quoted) {
+        Some(known) => format!("; did you mean `{known}`?"),
+        None => "; remove it".to_owned(),
     })
+}
+
+/// Returns the known name that was probably meant.
+pub(super) fn nearest<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .map(|known| (strsim::jaro_winkler(wrong, known), known))
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .map(|(_, known)| known)
+}
+
+/// Returns the keys of a file in its order: those at the top, and those below them with a dot between.
+pub(super) fn keys_of(path: &Path, text: &str) -> Result<Vec<String>, ConfigError> {
+    let tree: serde_yaml::Value = parse_yaml(path, text)?;
+    let mut keys = Vec::new();
+    for (key, value) in tree.as_mapping().into_iter().flatten() {
+        let Some(section) = key.as_str() else {
+            continue;
+        };
+        keys.push(section.to_owned());
+        let below = value.as_mapping().into_iter().flatten();
+        keys.extend(below.filter_map(|(key, _)| Some(format!("{section}.{}", key.as_str()?))));
+    }
+    Ok(keys)
 }
