@@ -79,12 +79,13 @@ async fn follow(health: Health, store: Store, engine: StartedEngine, shutdown: S
     }
 }
 
-/// Returns once the thread that flushes the store has answered, and each lock that all work of the
-/// engine needs was free for a moment.
+/// Returns once the thread that flushes the store has answered and the engine has shown that it makes
+/// progress ([`crate::engine::Engine::prove_progress`]).
 async fn prove_progress(store: &Store, engine: &StartedEngine) -> Result<(), String> {
     store.flush().await.map_err(|error| error.to_string())?;
     if let Some(engine) = engine.get() {
-        engine.prove_progress().await;
+        let progress = engine.prove_progress().await;
+        progress.map_err(|stall| stall.to_string())?;
     }
     Ok(())
 }

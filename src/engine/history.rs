@@ -137,6 +137,7 @@ impl History<'_> {
                 page.map_err(|_elapsed| EngineError::HistoryTooSlow)??
             }
         };
+        self.engine.0.progress.note_done();
         self.pages_left -= 1;
         self.next = match page.end {
             // A homeserver that leads back to the same page has no more.

@@ -16,7 +16,7 @@
 //! | `messaging` | decrypts, encrypts and sends as one of our users; leaves rooms and forgets their keys |
 //! | `inbox` | accepts what the homeserver pushes or a sync brings: once, bounded, durable |
 //! | `room` | a room: its record, the writes of its decisions, and what its effects need |
-//! | `history`, `outage`, `places`, `bells`, `missing_users`, `users`, `waiting_redactions`, `lanes`, `sizes`, `queues`, `outcomes`, `copies`, `records`, `packs`, `control_room`, `event`, `failing`, `keyed`, `settings`, `error` | a room's history; whether the homeserver is down; places for work that other servers can hold up; how an inbox is filled and its room woken; our users that the homeserver does not have; our users, as whom requests are made; the deletions among what waits in a room; whose effects are overtaken there; of what the store consists; what waits to be done; what became of introductions; which copies of events are known; what is on disk; records that hold many; where a control room stands; an event; how long an item has been failing; locks by key; settings; errors |
+//! | `history`, `outage`, `places`, `progress`, `bells`, `missing_users`, `users`, `waiting_redactions`, `lanes`, `sizes`, `queues`, `outcomes`, `copies`, `records`, `packs`, `control_room`, `event`, `failing`, `keyed`, `settings`, `error` | a room's history; whether the homeserver is down; places for work that other servers can hold up; whether anything gets done, for the watchdog; how an inbox is filled and its room woken; our users that the homeserver does not have; our users, as whom requests are made; the deletions among what waits in a room; whose effects are overtaken there; of what the store consists; what waits to be done; what became of introductions; which copies of events are known; what is on disk; records that hold many; where a control room stands; an event; how long an item has been failing; locks by key; settings; errors |
 //!
 //! A folder or file uses those below it, and in its own row those behind it.
 //!
@@ -96,6 +96,7 @@ mod outcomes;
 mod packs;
 mod person_export;
 mod places;
+mod progress;
 mod queues;
 mod records;
 mod retention;
@@ -117,7 +118,10 @@ use std::{
 
 use rand::rngs::StdRng;
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, UserId};
-use tokio::sync::{Mutex, Notify, Semaphore, watch};
+use tokio::{
+    sync::{Mutex, Notify, Semaphore, watch},
+    time::Instant,
+};
 
 use self::{keyed::KeyedLocks, places::Places};
 use crate::{
@@ -128,7 +132,7 @@ use crate::{
     directory::Directory,
     handle::GHOST_PREFIX,
     ids::{ConversationId, Ghost, Person},
-    matrix::{Homeserver, Transaction},
+    matrix::{Homeserver, Transaction, longest_transfer},
     store::{Store, StoreError},
 };
 
@@ -141,6 +145,7 @@ pub use maintenance::{
     stamp::{STAMP_TYPE, Stamp, StampHistory},
 };
 pub use person_export::{ExportedConversation, ExportedIntroduction, PersonExport};
+pub use progress::Stall;
 pub use queues::{QueueContents, StuckEffect, WaitingWork, read_queues};
 pub use settings::{ConversationSettings, EngineSettings};
 pub use sizes::{StorePart, store_parts};
@@ -199,6 +204,7 @@ struct Inner {
     control_rooms: KeyedLocks<Person>,
     tasks: std::sync::Mutex<tokio::task::JoinSet<()>>,
     places: Places,
+    progress: progress::Progress,
     outage_probe: outage::OutageProbe,
     synced: Mutex<HashMap<OwnedUserId, Timestamp>>,
     last_syncs: inbox::sync::LastSyncs,
@@ -291,6 +297,7 @@ impl Engine {
             control_rooms: KeyedLocks::default(),
             tasks: std::sync::Mutex::default(),
             places,
+            progress: progress::Progress::default(),
             outage_probe: outage::OutageProbe::default(),
             synced: Mutex::default(),
             last_syncs: inbox::sync::LastSyncs::default(),
@@ -362,13 +369,19 @@ impl Engine {
         Ok(())
     }
 
-    /// Returns once each lock that all work needs was free for a moment. It hangs if one of them is
-    /// held for good; of a room that is stuck by itself it says nothing.
-    pub async fn prove_progress(&self) {
+    /// Returns once each lock that all work needs was free for a moment, and hangs if one of them is
+    /// held for good. Fails if a transaction is not accepted, or no room gets anything done. A single
+    /// room that takes long does not count: another server can hold it up.
+    pub async fn prove_progress(&self) -> Result<(), Stall> {
         drop(self.0.inbox_lock.lock().await);
         drop(self.directory().begin().await);
         drop(self.0.decisions.lock());
         drop(self.tasks());
+        let largest_file = longest_transfer(self.settings().conversations.media_bytes_max);
+        let request = self.homeserver().request_timeout();
+        let rooms_within = progress::rooms_within(request, largest_file);
+        let stall = self.0.progress.stall(Instant::now(), rooms_within);
+        stall.map_or(Ok(()), Err)
     }
 
     /// Lets every actor finish its current step, and makes everything durable.

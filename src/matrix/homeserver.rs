@@ -387,7 +387,7 @@ impl Homeserver {
     }
 
     /// Returns how long the homeserver may take to answer, or to go on with what it has begun.
-    pub(super) fn request_timeout(&self) -> Duration {
+    pub fn request_timeout(&self) -> Duration {
         self.0.options.request_timeout
     }
 

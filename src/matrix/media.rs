@@ -32,6 +32,11 @@ pub const MEDIA_BEGINS_WITHIN: Duration = Duration::from_secs(20);
 /// to begin.
 const LEAST_RATE: u64 = 128 << 10;
 
+/// Returns how long a file of this size, in bytes, may take to come once it was asked for.
+pub fn longest_transfer(bytes: u64) -> Duration {
+    MEDIA_BEGINS_WITHIN.saturating_mul(2) + Duration::from_secs(bytes / LEAST_RATE)
+}
+
 /// How long the homeserver's limit is taken for known.
 const LIMIT_HOLDS_FOR: Duration = Duration::from_secs(60 * 60);
 

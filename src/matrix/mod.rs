@@ -45,7 +45,7 @@ pub use devices::{KEYS_ASKED_MAX, ToDeviceMessages};
 pub use ephemeral::Receipt;
 pub use error::{Fate, MatrixError};
 pub use homeserver::{Actor, Homeserver, HomeserverOptions, install_crypto_provider};
-pub use media::{FileLimits, MEDIA_BEGINS_WITHIN, is_media_type};
+pub use media::{FileLimits, MEDIA_BEGINS_WITHIN, is_media_type, longest_transfer};
 pub use room_state::{MEGOLM, RoomState, RoomText, Rotation};
 pub use rooms::JoinedMembers;
 pub use sync::{JoinedRoom, SyncPage, SyncStream};

@@ -82,7 +82,11 @@ impl RoomActor {
             if *stop.borrow() {
                 return Err(EngineError::Stopping);
             }
-            match self.step().await {
+            let progress = self.room.engine.clone();
+            let at_work = progress.0.progress.works();
+            let stepped = self.step().await;
+            drop(at_work);
+            match stepped {
                 Ok(true) => {
                     self.room.failures = 0;
                     self.room.failing = None;

@@ -36,6 +36,7 @@ impl Room {
             self.carry_out(key.1, due).await?;
             self.failures = 0;
             self.failing = None;
+            engine.0.progress.note_done();
         }
         Ok(())
     }

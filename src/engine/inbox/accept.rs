@@ -83,6 +83,7 @@ impl Engine {
         ephemeral: usize,
     ) -> Result<(), EngineError> {
         let began = Instant::now();
+        let _accepting = self.0.progress.accepts();
         let brought = [
             ("event", body.events.len()),
             ("to_device", body.to_device.len()),

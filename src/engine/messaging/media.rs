@@ -192,6 +192,7 @@ impl Room {
         } else {
             self.transfer_within(sender, uri, media, &mut limits).await
         };
+        self.engine.0.progress.note_done();
         let waited = within.saturating_sub(limits.begins_within);
         self.uploaded.wait_left = left.saturating_sub(waited);
         if transferred.is_ok() {
