@@ -38,6 +38,13 @@ const INVITES_ADVICE: (&str, &str) = (
      all people of the homeserver",
 );
 
+/// Advice about another such setting.
+const DELETIONS_ADVICE: (&str, &str) = (
+    "cannot be seen from here: redaction_allowed_period in homeserver.yaml. If it is set, a message \
+     of a masked conversation that is deleted later than that is deleted for its sender only",
+    "leave it out, which is the default",
+);
+
 /// The results of the checks so far.
 #[derive(Default)]
 struct Report(Vec<Row>);
@@ -184,7 +191,7 @@ async fn run_checks(report: &mut Report, config: &Path, environment: Environment
             if let Ok(local) = &local {
                 report.add("ghosts", local.check_ghosts(&checker).await);
             }
-            report.add_advice("invites", INVITES_ADVICE);
+            check_settings(report, &checker).await;
             check_module(report, &setup, &checker, observer).await;
             checker.clean_up().await;
         }
@@ -242,6 +249,30 @@ async fn check_homeserver(report: &mut Report, checker: &Checker<'_>, observer: 
             advice: true,
         });
     }
+}
+
+/// Checks the settings of the homeserver that change what people can do with handles.
+async fn check_settings(report: &mut Report, checker: &Checker<'_>) {
+    report.add("version", checker.check_version().await);
+    // All of these act as a user of ours.
+    if checker.check_token().await.is_err() {
+        return report.skip(&["lookups", "auto-accept", "search", "calls", "group calls"]);
+    }
+    report.add("lookups", checker.check_lookups().await);
+    report.add("auto-accept", checker.check_auto_accept().await);
+    for (name, found) in [
+        ("search", checker.check_search().await),
+        ("calls", checker.check_calls().await),
+        ("group calls", checker.check_rtc().await),
+    ] {
+        report.0.push(Row {
+            name,
+            found: Some(found),
+            advice: true,
+        });
+    }
+    report.add_advice("invites", INVITES_ADVICE);
+    report.add_advice("deletions", DELETIONS_ADVICE);
 }
 
 /// Checks that the homeserver has our module. Without a token of the module this is only advice.

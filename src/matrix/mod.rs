@@ -12,6 +12,7 @@
 //! Nothing here retries, apart from joins that come too early: the caller knows how long an answer
 //! is worth waiting for.
 
+mod about;
 mod answer;
 pub mod bounds;
 mod devices;
@@ -41,6 +42,7 @@ mod proxy_tests;
 #[cfg(test)]
 mod tests;
 
+pub use about::{ServerVersion, TurnCredentials};
 pub use devices::{KEYS_ASKED_MAX, ToDeviceMessages};
 pub use ephemeral::Receipt;
 pub use error::{Fate, MatrixError};

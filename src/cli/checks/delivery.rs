@@ -172,9 +172,7 @@ impl Checker<'_> {
         let mut request = create_room::v3::Request::new();
         request.name = Some("Stonechat's self-test".to_owned());
         match self.homeserver.send(who, request).await {
-            Ok(made) => {
-                let _ = self.homeserver.leave(who, &made.room_id, None).await;
-            }
+            Ok(made) => self.leave_and_forget(&self.user, &made.room_id).await,
             Err(error) => tracing::debug!(%error, "a room for the checks could not be created"),
         }
     }

@@ -312,9 +312,7 @@ impl Checker<'_> {
             .map_err(trouble)?
             .room_id;
         let state = self.homeserver.room_state(who, &room).await;
-        if let Err(error) = self.homeserver.leave(who, &room, None).await {
-            tracing::debug!(%error, "the room of the checks stays behind");
-        }
+        self.leave_and_forget(&self.user, &room).await;
         let encrypted = state
             .map_err(trouble)?
             .iter()

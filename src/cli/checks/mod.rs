@@ -5,6 +5,8 @@ mod delivery;
 mod homeserver;
 mod module;
 mod observer;
+mod settings;
+mod turn;
 
 use std::{error::Error, time::Duration};
 
@@ -18,7 +20,7 @@ use crate::{
 };
 
 /// The oldest version of Synapse that the tests run against.
-pub const OLDEST_SYNAPSE: &str = "1.163";
+pub const OLDEST_SYNAPSE: &str = "1.143";
 
 /// A check that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -20,9 +20,7 @@ impl Checker<'_> {
         request.name = Some("Stonechat's self-test".to_owned());
         let made = self.homeserver.send(who, request).await;
         let made = made.map_err(|error| Problem::from_error(&error, "see the homeserver's log"))?;
-        if let Err(error) = self.homeserver.leave(who, &made.room_id, None).await {
-            tracing::debug!(%error, "the room of the checks stays behind");
-        }
+        self.leave_and_forget(&self.user, &made.room_id).await;
         let seen = observer
             .wait_for_report(before, REPORT_TIMEOUT / self.speedup)
             .await?;

@@ -25,6 +25,7 @@ use crate::{
 };
 
 mod ghosts;
+mod settings;
 
 /// The name of a request, and the wrong status and body of its answer.
 type Wrong = (&'static str, u16, Value);
@@ -60,6 +61,21 @@ impl Fake {
 type Shared = State<Arc<Fake>>;
 
 async fn homeserver(fake: Arc<Fake>) -> String {
+    let about = Router::new()
+        .route(
+            "/_synapse/admin/v1/server_version",
+            get(async |State(fake): Shared| {
+                fake.or("admin version", json!({"server_version": "1.163.2"}))
+            }),
+        )
+        .route(
+            "/_matrix/federation/v1/version",
+            get(async |State(fake): Shared| {
+                let server = json!({"name": "Synapse", "version": "1.142.1"});
+                fake.or("version", json!({"server": server}))
+            }),
+        )
+        .with_state(Arc::clone(&fake));
     let api = Router::new()
         .route(
             "/versions",
@@ -171,6 +187,32 @@ async fn homeserver(fake: Arc<Fake>) -> String {
             }),
         )
         .route("/v3/rooms/{room}/leave", post(async || Json(json!({}))))
+        .route("/v3/rooms/{room}/forget", post(async || Json(json!({}))))
+        .route(
+            "/v3/joined_rooms",
+            get(async |State(fake): Shared| fake.or("joined", json!({"joined_rooms": []}))),
+        )
+        .route(
+            "/v3/profile/{user}",
+            get(async |State(fake): Shared| fake.or("profile", json!({"displayname": "bot"}))),
+        )
+        .route(
+            "/v3/user_directory/search",
+            post(async |State(fake): Shared| {
+                let found = json!([{"user_id": "@_dm_.bot:example.org"}]);
+                fake.or("search", json!({"limited": false, "results": found}))
+            }),
+        )
+        .route(
+            "/v3/voip/turnServer",
+            get(async |State(fake): Shared| fake.or("turn", json!({}))),
+        )
+        .route(
+            "/unstable/org.matrix.msc4143/rtc/transports",
+            get(async |State(fake): Shared| {
+                fake.or("rtc", json!({"rtc_transports": [{"type": "livekit"}]}))
+            }),
+        )
         .route(
             "/v3/user/{user}/account_data/{kind}",
             get(async |State(fake): Shared| fake.or("account data", json!({}))),
@@ -184,7 +226,7 @@ async fn homeserver(fake: Arc<Fake>) -> String {
         .with_state(fake);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let app = Router::new().nest("/_matrix/client", api);
+    let app = Router::new().nest("/_matrix/client", api).merge(about);
     tokio::spawn(async move { axum::serve(listener, app).await });
     url
 }

@@ -18,6 +18,7 @@
 //! | `federation` | people of another homeserver, and a cut between the two |
 //! | `admin` | what an admin does about handles, people and servers |
 //! | `service_manager`, `metrics` | what systemd is told, and what Prometheus reads |
+//! | `doctor` | which settings of Synapse `doctor` finds fault with |
 //! | `control_room`, `names` | what people ask of the bot |
 //! | `forgetting` | what is left in files and logs afterwards |
 //! | `calls` | voice and video between two real browsers, through a mask |
@@ -29,6 +30,7 @@ mod calls;
 mod control_room;
 mod cost;
 mod crashes;
+mod doctor;
 mod federation;
 mod forgetting;
 mod harness_itself;
