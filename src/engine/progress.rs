@@ -22,7 +22,7 @@ const REQUESTS_IN_A_ROW: u32 = 15;
 
 /// What is being done, and when something was last got done.
 #[derive(Debug, Default)]
-pub(super) struct Progress(Mutex<WorkInProgress>);
+pub(super) struct WorkProgress(Mutex<WorkInProgress>);
 
 #[derive(Debug, Default)]
 struct WorkInProgress {
@@ -58,15 +58,15 @@ impl fmt::Display for Stall {
 /// A part of a transaction that is being accepted, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Accepting<'a> {
-    progress: &'a Progress,
+    progress: &'a WorkProgress,
     number: u64,
 }
 
 /// A room that is at work, until it is dropped.
 #[derive(Debug)]
-pub(super) struct AtWork<'a>(&'a Progress);
+pub(super) struct AtWork<'a>(&'a WorkProgress);
 
-impl Progress {
+impl WorkProgress {
     fn work(&self) -> MutexGuard<'_, WorkInProgress> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -57,12 +57,12 @@ impl fmt::Display for TurnServer {
 }
 
 /// The connection to a TURN server.
-enum Connection {
+enum TurnConnection {
     Udp(UdpSocket),
     Tcp(TcpStream),
 }
 
-impl Connection {
+impl TurnConnection {
     async fn open(to: SocketAddr, is_tcp: bool) -> std::io::Result<Self> {
         if is_tcp {
             return Ok(Self::Tcp(TcpStream::connect(to).await?));
@@ -118,7 +118,7 @@ pub async fn allocate(
             .map_err(|error| format!("its name leads nowhere: {error}"))?
             .next();
         let to = found.ok_or("its name leads nowhere")?;
-        let connection = Connection::open(to, server.is_tcp).await;
+        let connection = TurnConnection::open(to, server.is_tcp).await;
         let connection = connection.map_err(|error| format!("no connection: {error}"))?;
         let from = connection
             .local_address()
@@ -137,7 +137,7 @@ pub async fn allocate(
 /// Exchanges messages with a TURN server until it has given an address or refused.
 async fn converse(
     mut client: impl TurnClientApi,
-    mut connection: Connection,
+    mut connection: TurnConnection,
 ) -> Result<SocketAddr, String> {
     let began = Instant::now();
     // The library's clock counts from any moment.
