@@ -1,7 +1,7 @@
 //! What a client has shown to its owner, in the order in which it did.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::{HashMap, VecDeque, hash_map::Entry},
     fmt::Write,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -10,10 +10,13 @@ use std::{
 use anyhow::{Result, bail};
 use matrix_sdk::{
     deserialized_responses::{EncryptionInfo, ShieldState},
-    ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId},
+    ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId},
 };
 use serde_json::Value;
 use tokio::sync::watch;
+
+/// How many failures of syncs are remembered.
+const FAILED_SYNCS: usize = 50;
 
 /// An event that the client has shown, state and messages alike.
 #[derive(Clone, Debug)]
@@ -102,6 +105,8 @@ struct Inner {
     invites: Vec<Invite>,
     left: Vec<OwnedRoomId>,
     signs: Vec<Sign>,
+    /// Why syncs failed lately.
+    failed_syncs: VecDeque<String>,
 }
 
 /// A receipt, or who types: what a client shows for a moment only.
@@ -181,6 +186,18 @@ impl Seen {
             self.state_key.as_deref()?,
             self.content.get("membership")?.as_str()?,
         ))
+    }
+}
+
+impl Inner {
+    fn add(&mut self, events: Vec<Seen>) {
+        for seen in events {
+            let place = self.events.len();
+            if let Entry::Vacant(new) = self.places.entry(seen.event_id.clone()) {
+                new.insert(place);
+                self.events.push(seen);
+            }
+        }
     }
 }
 
@@ -348,6 +365,31 @@ impl Log {
         text
     }
 
+    /// Notes why a sync failed.
+    pub(crate) fn note_failed_sync(&self, why: String) {
+        let failed = &mut self.lock().failed_syncs;
+        if failed.len() >= FAILED_SYNCS {
+            failed.pop_front();
+        }
+        failed.push_back(why);
+    }
+
+    /// Why syncs failed lately, the newest last.
+    pub fn failed_syncs(&self) -> Vec<String> {
+        self.lock().failed_syncs.iter().cloned().collect()
+    }
+
+    /// Whether the client has shown an event.
+    pub(crate) fn has(&self, event: &EventId) -> bool {
+        self.lock().places.contains_key(event)
+    }
+
+    /// Notes what the client has shown late, unless the sync has brought it.
+    pub(crate) fn note_missed(&self, events: Vec<Seen>) {
+        self.lock().add(events);
+        self.changed.send_modify(|n| *n += 1);
+    }
+
     pub(crate) fn note_sync(
         &self,
         events: Vec<Seen>,
@@ -358,13 +400,7 @@ impl Log {
         {
             let mut inner = self.lock();
             inner.syncs += 1;
-            for seen in events {
-                let place = inner.events.len();
-                if let Entry::Vacant(new) = inner.places.entry(seen.event_id.clone()) {
-                    new.insert(place);
-                    inner.events.push(seen);
-                }
-            }
+            inner.add(events);
             for invite in invites {
                 let known =
                     |known: &Invite| known.room == invite.room && known.sender == invite.sender;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use matrix_sdk::{
-    Client,
+    Client, Room,
     config::SyncSettings,
     deserialized_responses::{TimelineEvent, TimelineEventKind},
     room::MessagesOptions,
@@ -24,15 +24,28 @@ use super::log::{Invite, Log, Seen, Sign, Trust};
 /// More than any story writes between two syncs: no gap in a timeline.
 const TIMELINE: u32 = 500;
 
+/// How long to wait before the homeserver is asked again.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// How often it is asked for what a failed sync may have hidden.
+const TRIES: u32 = 50;
+
 pub async fn run(client: Client, log: Arc<Log>) {
     let mut filter = FilterDefinition::default();
     filter.room.timeline.limit = Some(UInt::from(TIMELINE));
     let settings = SyncSettings::new()
         .timeout(Duration::from_secs(30))
         .filter(filter.into());
+    // The client notes the token of a response before it has told of everything in it. If it fails
+    // in between, its next sync does not bring that again.
+    let mut has_failed = false;
     loop {
         match client.sync_once(settings.clone()).await {
             Ok(response) => {
+                if std::mem::take(&mut has_failed) {
+                    let missed = Box::pin(missed(&client, &log)).await;
+                    log.note_missed(missed);
+                }
                 let signs = read_signs(&response);
                 let (events, invites, left) = Box::pin(read(&client, response)).await;
                 log.note_sync(events, invites, left, signs);
@@ -41,7 +54,9 @@ pub async fn run(client: Client, log: Arc<Log>) {
             Err(error) => {
                 // The homeserver is away; stories stop and restart it.
                 tracing::debug!(%error, "sync failed");
-                tokio::time::sleep(Duration::from_millis(200)).await;
+                log.note_failed_sync(format!("{error:?}"));
+                has_failed = true;
+                tokio::time::sleep(PAUSE).await;
             }
         }
     }
@@ -128,6 +143,41 @@ async fn before(client: &Client, room: &RoomId, timeline: &Timeline) -> Vec<Time
             Vec::new()
         }
     }
+}
+
+/// The newest events of a room, the newest first. What the homeserver does not answer is asked again: it
+/// may be away once more.
+async fn newest_messages(room: &Room) -> Vec<TimelineEvent> {
+    for _ in 0..TRIES {
+        let mut options = MessagesOptions::backward();
+        options.limit = UInt::from(TIMELINE);
+        match room.messages(options).await {
+            Ok(messages) => return messages.chunk,
+            Err(error) => tracing::debug!(%error, "no messages"),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Vec::new()
+}
+
+/// What has happened in each room since the newest event that the client has shown of it, as it loads
+/// that when the room is opened.
+async fn missed(client: &Client, log: &Log) -> Vec<Seen> {
+    let mut all = Vec::new();
+    for room in client.joined_rooms() {
+        let newest_first = newest_messages(&room).await;
+        let newest_first = newest_first.iter();
+        let newest_first: Vec<Seen> = newest_first
+            .filter_map(|event| read_event(room.room_id(), event, false))
+            .collect();
+        let known = newest_first.iter().position(|seen| log.has(&seen.event_id));
+        // Of a room of which nothing was shown, the sync itself brings what may be.
+        let missed = newest_first.into_iter().take(known.unwrap_or_default());
+        let mut missed: Vec<Seen> = missed.collect();
+        missed.reverse();
+        all.extend(missed);
+    }
+    all
 }
 
 fn read_room(

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use harness::{Chat, Person, checks};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use ruma::UserId;
@@ -56,16 +56,30 @@ async fn heard_all(me: &Person, chat: &Chat, from: &UserId, who: &str) -> Result
         .map(|(_, text)| text)
         .collect();
     let said: Vec<String> = (0..EACH).map(|number| line(who, number)).collect();
-    for (at, (heard, said)) in heard.iter().zip(&said).enumerate() {
-        ensure!(heard == said, "at place {at}: {heard:?} and not {said:?}");
+    if heard == said {
+        return Ok(());
     }
-    ensure!(
-        heard.len() == said.len(),
-        "{} of {}",
-        heard.len(),
-        said.len()
+    eprintln!(
+        "failed syncs of {}: {:#?}",
+        me.user_id,
+        me.log().failed_syncs()
     );
-    Ok(())
+    let first = heard
+        .iter()
+        .zip(&said)
+        .position(|(heard, said)| heard != said);
+    let missing: Vec<&String> = said.iter().filter(|said| !heard.contains(said)).collect();
+    let others: Vec<String> = chat.texts().into_iter().map(|(_, text)| text).collect();
+    let others = others.iter().filter(|text| !text.contains("says number"));
+    bail!(
+        "of {who} came {} of {}, first wrong at place {first:?} ({:?}), missing {missing:?}, \
+         unreadable {:?}, and {:?}",
+        heard.len(),
+        said.len(),
+        first.and_then(|at| heard.get(at..heard.len().min(at + 5))),
+        me.log().shields(),
+        others.collect::<Vec<_>>()
+    )
 }
 
 #[tokio::test]
