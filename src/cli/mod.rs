@@ -23,6 +23,7 @@ mod json;
 mod logging;
 mod people;
 mod pings;
+mod places;
 mod printable;
 mod registration;
 mod reload;
@@ -59,13 +60,15 @@ fn rng() -> rand::rngs::ThreadRng {
 #[derive(Debug, Parser)]
 #[command(name = "stonechat", version, about, max_term_width = 100)]
 struct Cli {
-    /// The configuration file.
+    /// The configuration file. If none is given: /etc/stonechat/stonechat.yaml where the folder
+    /// /etc/stonechat exists, as with the Debian package, otherwise config/stonechat.yaml.
     #[arg(
         long,
         short,
         global = true,
         env = "STONECHAT_CONFIG",
-        default_value = "config/stonechat.yaml"
+        default_value_os_t = places::config(),
+        hide_default_value = true
     )]
     config: PathBuf,
     #[command(subcommand)]

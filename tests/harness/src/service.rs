@@ -160,6 +160,8 @@ impl Service {
             .current_dir(self.folder.path())
             .env(ACT_AS_SERVICE, "1")
             .env("NO_COLOR", "1")
+            // Also on a machine on which the Debian package is installed.
+            .env("STONECHAT_CONFIG", "config/stonechat.yaml")
             .env_remove("RUST_LOG")
             .envs(self.options.log.iter().map(|filter| ("RUST_LOG", filter)))
             .envs(
