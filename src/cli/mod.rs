@@ -31,12 +31,13 @@ mod restore;
 pub mod run;
 mod service;
 mod service_manager;
+mod shell;
 mod status;
 mod watchdog;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 pub use error::CliError;
 pub use service::Service;
@@ -108,6 +109,10 @@ enum Command {
     Backup(backup::Backup),
     /// Replace the database by a backup, while Stonechat is stopped.
     Restore(restore::Restore),
+    /// Print the script by which a shell completes these commands.
+    Completions(shell::PrintCompletions),
+    /// Write the man pages to a folder.
+    Man(shell::WriteManPages),
 }
 
 /// The environment variable that lets a debugger of the same user read our memory.
@@ -163,6 +168,8 @@ pub fn main() -> ExitCode {
         Command::Restore(restore) => {
             block_on(restore.run(&cli.config, environment)).map(|()| ExitCode::SUCCESS)
         }
+        Command::Completions(print) => print.run(Cli::command()).map(|()| ExitCode::SUCCESS),
+        Command::Man(write) => write.run(Cli::command()).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {
         let code = error.exit_code();
