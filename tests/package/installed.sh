@@ -76,6 +76,7 @@ dpkg -i /tried/next.deb >/tried/said 2>&1 || fail "$(cat /tried/said)"
 expect 'stonechat:matrix-synapse 640' /etc/stonechat/registration.yaml
 dpkg --remove stonechat >/tried/said 2>&1 || fail "$(cat /tried/said)"
 grep -q 'are kept: /etc/stonechat /var/lib/stonechat' /tried/said || fail "remove: $(cat /tried/said)"
+grep -q 'Synapse will not start' /tried/said || fail "remove: $(cat /tried/said)"
 dpkg --purge stonechat >/tried/said 2>&1 || fail "$(cat /tried/said)"
 grep -q '  rm -r /etc/stonechat' /tried/said || fail "purge: $(cat /tried/said)"
 [ "$(sha256sum /etc/stonechat/store.key)" = "$key" ] || fail "the key is gone"
