@@ -169,8 +169,8 @@ impl RunningService {
         self.get(&format!("pushed/{mark}")).await
     }
 
-    /// Returns the module's reports once there are more than `after` of them, or after some
-    /// seconds.
+    /// Returns the module's reports once it has been called more than `after` times for rooms of the
+    /// checks, or after some seconds.
     pub async fn module_status(&self, after: u64) -> Result<ModuleStatus, CliError> {
         self.get(&format!("reports/{after}")).await
     }

@@ -34,6 +34,10 @@ pub(super) const MODULE_BODY_BYTES_MAX: usize = 2 << 20;
 const PEOPLE_MAX: usize = 1000;
 /// Maximum length of a version that is remembered, in characters.
 const VERSION_CHARS_MAX: usize = 40;
+/// Maximum length of a worker's name that is remembered, in characters.
+const WORKER_CHARS_MAX: usize = 64;
+/// Maximum number of the homeserver's processes that are remembered.
+const WORKERS_MAX: usize = 64;
 /// How long `doctor` waits for the next report in one request.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -156,13 +160,20 @@ async fn read_json<T: DeserializeOwned>(request: Request<Body>) -> Result<T, Api
     })
 }
 
-/// A report of the module about itself.
+/// A report of the module about itself. Each process of the homeserver that has loaded the module
+/// sends its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModuleReport {
     /// The module's version.
     pub version: String,
     /// The homeserver's version.
     pub synapse: String,
+    /// The name of the worker, or `main`. Empty if the module is too old to say it.
+    #[serde(default)]
+    pub worker: String,
+    /// Whether the module reports because it was called for a room of the checks.
+    #[serde(default)]
+    pub called: bool,
 }
 
 /// Receives the module's reports, and lets others wait for one. Cheap to clone.
@@ -172,10 +183,10 @@ pub struct ModuleMonitor(Arc<watch::Sender<ModuleStatus>>);
 /// The module's reports since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModuleStatus {
-    /// The number of reports.
-    pub reports: u64,
-    /// The last report.
-    pub last: Option<ModuleReport>,
+    /// How often the module has reported that it was called for a room of the checks.
+    pub calls: u64,
+    /// The last report of each process, the newest last.
+    pub workers: Vec<ModuleReport>,
 }
 
 impl Default for ModuleMonitor {
@@ -186,28 +197,45 @@ impl Default for ModuleMonitor {
 
 impl ModuleMonitor {
     fn record(&self, mut report: ModuleReport) {
-        for text in [&mut report.version, &mut report.synapse] {
+        for (text, chars_max) in [
+            (&mut report.version, VERSION_CHARS_MAX),
+            (&mut report.synapse, VERSION_CHARS_MAX),
+            (&mut report.worker, WORKER_CHARS_MAX),
+        ] {
             text.retain(|c| c.is_ascii_graphic());
-            text.truncate(VERSION_CHARS_MAX);
+            text.truncate(chars_max);
         }
         self.0.send_modify(|seen| {
-            if seen.last.as_ref() != Some(&report) {
-                info!(version = %report.version, synapse = %report.synapse, "the module is loaded");
+            let mut known = seen.workers.iter();
+            let known = known.position(|it| it.worker == report.worker);
+            let before = known.map(|at| seen.workers.remove(at));
+            if before.is_none_or(|it| it.version != report.version || it.synapse != report.synapse)
+            {
+                info!(
+                    worker = %report.worker,
+                    version = %report.version,
+                    synapse = %report.synapse,
+                    "the module is loaded"
+                );
             }
-            seen.reports = seen.reports.wrapping_add(1);
-            seen.last = Some(report);
+            if seen.workers.len() >= WORKERS_MAX {
+                seen.workers.remove(0);
+            }
+            seen.calls = seen.calls.wrapping_add(report.called.into());
+            seen.workers.push(report);
         });
     }
 
-    /// Waits like [`ModuleMonitor::wait_for_report`], as long as a request of `doctor` may take.
+    /// Waits like [`ModuleMonitor::wait_for_call`], as long as a request of `doctor` may take.
     pub(super) async fn next_status(&self, after: u64) -> ModuleStatus {
-        self.wait_for_report(after, REPORT_TIMEOUT).await
+        self.wait_for_call(after, REPORT_TIMEOUT).await
     }
 
-    /// Returns the reports once there are more than `after` of them, or after `timeout`.
-    pub async fn wait_for_report(&self, after: u64, timeout: Duration) -> ModuleStatus {
+    /// Returns the reports once the module has been called more than `after` times for rooms of the
+    /// checks, or after `timeout`.
+    pub async fn wait_for_call(&self, after: u64, timeout: Duration) -> ModuleStatus {
         let mut news = self.0.subscribe();
-        let more = news.wait_for(|seen| seen.reports > after);
+        let more = news.wait_for(|seen| seen.calls > after);
         // The answer after a timeout is the status as it is.
         let _ = tokio::time::timeout(timeout, more).await;
         self.0.borrow().clone()

@@ -35,6 +35,8 @@ REPORT_AGAIN = 10.0
 """How often it reports otherwise, in seconds."""
 CHECKER = "@_dm_.check:"
 """The user as which `stonechat doctor` makes a room, to see whether the module is called."""
+MAIN = "main"
+"""The name of Synapse's main process, as in its `instance_map`; it is no worker and has none."""
 MAX_DEACTIVATED = 1000
 """Maximum number of deactivated accounts that Stonechat is still to be told of."""
 INVITE_SETTINGS = ("m.invite_permission_config", "org.matrix.msc4155.invite_permission_config")
@@ -64,6 +66,7 @@ class StonechatModule:
         self._expected = Expected(self._clock)
         self._failures = Failures(self._clock)
         self._heard = False
+        self._called = False
         self._deactivated: dict[str, None] = {}
         self._last_report = -REPORT_EVERY
         self._register()
@@ -116,6 +119,7 @@ class StonechatModule:
         if rooms.is_ours(asker, self._server_name):
             # Ghosts make rooms too, and nothing in those is to be changed.
             if asker.startswith(CHECKER):
+                self._called = True
                 self._last_report = -REPORT_EVERY
                 self._api.delayed_background_call(
                     0, self.look_after_itself, desc="stonechat_report"
@@ -252,8 +256,16 @@ class StonechatModule:
         if now < self._last_report + (REPORT_EVERY if well else REPORT_AGAIN):
             return
         self._last_report = now
-        about = {"version": VERSION, "synapse": version_of("matrix-synapse")}
+        called, self._called = self._called, False
+        about = {
+            "version": VERSION,
+            "synapse": version_of("matrix-synapse"),
+            "worker": self._api.worker_name or MAIN,
+            "called": called,
+        }
         self._heard = await self._stonechat.report(about)
+        if called and not self._heard:
+            self._called = True
 
     async def _tell_of_deactivated(self) -> None:
         """Tell Stonechat which accounts are gone, until it does not answer."""

@@ -57,6 +57,7 @@ class Api:
 
     def __init__(self) -> None:
         self.server_name = HERE
+        self.worker_name: str | None = None
         self.http_client = Web()
         self.account_data: dict[tuple[str, str], dict[str, Any]] = {}
         self.gone: set[str] = set()

@@ -360,7 +360,9 @@ class ModuleTest(QuietTest):
         self.report()
         self.report()
         self.assertEqual(self.web.paths(), ["module", "module"])
-        self.assertEqual(sorted(self.web.asked[-1][1]), ["synapse", "version"])
+        about = self.web.asked[-1][1]
+        self.assertEqual(sorted(about), ["called", "synapse", "version", "worker"])
+        self.assertEqual((about["worker"], about["called"]), ("main", False))
         self.clock.advance(REPORT_EVERY)
         self.report()
         self.assertEqual(len(self.web.asked), 3)
@@ -435,9 +437,20 @@ class ModuleTest(QuietTest):
             self.deactivate(SAM)
 
     def test_the_module_reports_itself_when_doctor_makes_a_room(self) -> None:
+        self.api.worker_name = "generic1"
         self.web.answer = lambda *_: {}
         self.report()
         self.successResultOf(self.create({"invite": [SAM]}, by="@_dm_.check:stone.test"))
         self.assertEqual(len(self.api.background), 2)
-        self.report()
-        self.assertEqual(self.web.paths(), ["module", "module"])
+        # It says that it was called until that is heard, and then no longer.
+        self.web.answer = refuse
+        with self.warning("does not answer (module: connection refused)"):
+            self.report()
+        self.web.answer = lambda *_: {}
+        for wait in (REPORT_AGAIN, REPORT_EVERY):
+            self.clock.advance(wait)
+            self.report()
+        self.assertEqual(self.web.paths(), ["module"] * 4)
+        called = [about["called"] for _, about in self.web.asked]
+        self.assertEqual(called, [False, True, True, False])
+        self.assertEqual(self.web.asked[-1][1]["worker"], "generic1")

@@ -47,14 +47,15 @@ impl Observer {
         }
     }
 
-    /// Returns the module's reports once there are more than `after` of them, or after the timeout.
-    pub async fn wait_for_report(
+    /// Returns the module's reports once it has been called more than `after` times for rooms of the
+    /// checks, or after the timeout.
+    pub async fn wait_for_call(
         &self,
         after: u64,
         timeout: Duration,
     ) -> Result<server::ModuleStatus, Problem> {
         match self {
-            Self::Local(test) => Ok(test.module().wait_for_report(after, timeout).await),
+            Self::Local(test) => Ok(test.module().wait_for_call(after, timeout).await),
             Self::Running(running) => {
                 let until = Instant::now() + timeout;
                 loop {
@@ -62,7 +63,7 @@ impl Observer {
                         .module_status(after)
                         .await
                         .map_err(|error| cannot_ask(&error))?;
-                    if seen.reports > after || Instant::now() >= until {
+                    if seen.calls > after || Instant::now() >= until {
                         return Ok(seen);
                     }
                 }

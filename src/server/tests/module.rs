@@ -14,7 +14,7 @@ use crate::{
     clock::Timestamp,
     directory::{BlockScope, ClaimedBy, Directory, DirectorySettings},
     handle::{Handle, HandleRules, Typed},
-    server::{Options, SelfTest, Token, router},
+    server::{ModuleStatus, Options, SelfTest, Token, router},
     store::Store,
     testing::{FakeAppservice, person},
 };
@@ -234,40 +234,57 @@ async fn a_failed_store_is_answered_by_503_without_its_reason() {
 }
 
 #[tokio::test]
-async fn a_report_is_remembered_for_those_who_wait_for_it() {
+async fn the_reports_of_each_worker_are_remembered_for_those_who_wait() {
     let self_test = SelfTest::default();
     let options = Options {
         self_test: self_test.clone(),
         ..options()
     };
     let app = router(appservice_with_sam().await, options);
-    assert_eq!(
-        self_test
-            .module()
-            .wait_for_report(0, Duration::ZERO)
-            .await
-            .last,
-        None
-    );
+    let nobody = self_test.module().wait_for_call(0, Duration::ZERO).await;
+    assert_eq!(nobody, ModuleStatus::default());
     let waiting = tokio::spawn({
         let self_test = self_test.clone();
         async move { self_test.module().next_status(0).await }
     });
+    let report = |worker: &str, called: bool| json!({"version": "0.1.0", "synapse": "1.163.2", "worker": worker, "called": called});
+    // An older module names no worker.
     let long = format!("1.163.2\n{}", "x".repeat(100));
-    let body = json!({"version": "0.1.0", "synapse": long});
-    let (status, _) = ask(&app, "module", &body).await;
-    assert_eq!(status, StatusCode::OK);
+    for body in [
+        json!({"version": "0.1.0", "synapse": long}),
+        report("generic1", false),
+        report("main", false),
+        report("generic1", true),
+    ] {
+        let (status, _) = ask(&app, "module", &body).await;
+        assert_eq!(status, StatusCode::OK);
+    }
     let seen = waiting.await.unwrap();
-    assert_eq!(seen.reports, 1);
-    let last = seen.last.unwrap();
-    assert_eq!(last.version, "0.1.0");
+    assert_eq!(seen.calls, 1);
+    let workers = |seen: &ModuleStatus| -> Vec<String> {
+        seen.workers.iter().map(|it| it.worker.clone()).collect()
+    };
+    assert_eq!(workers(&seen), ["", "main", "generic1"]);
+    let old = &seen.workers[0];
+    assert_eq!(old.version, "0.1.0");
     assert!(
-        last.synapse.starts_with("1.163.2xxx") && last.synapse.len() == 40,
+        old.synapse.starts_with("1.163.2xxx") && old.synapse.len() == 40,
         "{}",
-        last.synapse
+        old.synapse
     );
     let (status, _) = ask(&app, "module", &json!({"version": 5})).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
+
+    // Those who were heard of last stay, with names that are not too long.
+    for n in 0..70 {
+        ask(&app, "module", &report(&format!("\u{1b}worker{n}"), false)).await;
+    }
+    ask(&app, "module", &report(&"w".repeat(1000), false)).await;
+    let seen = self_test.module().wait_for_call(0, Duration::ZERO).await;
+    let workers = workers(&seen);
+    assert_eq!(workers.len(), 64);
+    assert_eq!(workers[0], "worker7");
+    assert_eq!(workers[63], "w".repeat(64));
 }
 
 #[tokio::test]
