@@ -1,6 +1,8 @@
 //! Regular pings, which show whether the homeserver answers and whether it reaches us.
 //!
-//! A ping also ends the homeserver's pause after we did not answer.
+//! A ping also ends the homeserver's pause after we did not answer, if the process that answers it is
+//! the one that pushes. With a worker for application services it usually is another one, and the
+//! pause ends by itself.
 
 use std::{convert::Infallible, time::Duration};
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ruma::{TransactionId, api::client::room::create_room, serde::Raw};
+use ruma::{OwnedTransactionId, TransactionId, api::client::room::create_room, serde::Raw};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -27,6 +27,10 @@ const TRY_TIMEOUTS: [Duration; 4] = [
 const BACKLOG_TRANSACTIONS: u64 = 5;
 /// How long the homeserver may push a backlog.
 const BACKLOG_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long each further try may take while nothing is pushed at all.
+const PAUSED_TRY_TIMEOUT: Duration = Duration::from_secs(6);
+/// Maximum number of these tries: about two minutes.
+const PAUSED_TRIES_MAX: usize = 17;
 
 impl Checker<'_> {
     /// Makes the homeserver call us once. Returns whether the call came, and so whether the
@@ -111,48 +115,45 @@ impl Checker<'_> {
     /// A homeserver that has marked us as down pushes its backlog first. So this waits while many
     /// transactions come. Otherwise it creates an event in a room, without which Synapse does not
     /// start to push after a restart.
+    ///
+    /// A ping ends the pause of a homeserver that has marked us as down, but not if a worker of its
+    /// own pushes and another process answers the ping. So this also waits while nothing comes.
     pub async fn check_to_device(&self, observer: &Observer) -> CheckResult {
         let started = Instant::now();
         let mut transactions = None;
+        let mut event_was_created = false;
+        let mut nothing_came = true;
         let mut quiet = 0;
-        while let Some(timeout) = TRY_TIMEOUTS.get(quiet) {
-            if started.elapsed() > BACKLOG_TIMEOUT {
-                return Err(Problem {
-                    wrong: "the homeserver pushes a backlog, and no to-device message yet"
-                        .to_owned(),
-                    remedy: "wait until it has pushed the backlog".to_owned(),
-                    server_message: None,
-                    is_temporary: true,
-                });
+        loop {
+            let timeout = match TRY_TIMEOUTS.get(quiet) {
+                Some(timeout) => *timeout,
+                None if nothing_came && event_was_created => PAUSED_TRY_TIMEOUT,
+                None => break,
+            };
+            if quiet >= TRY_TIMEOUTS.len() + PAUSED_TRIES_MAX || started.elapsed() > BACKLOG_TIMEOUT
+            {
+                return Err(explain_missing_pushes(nothing_came));
             }
-            let mark = TransactionId::new();
-            let content = Raw::new(&json!({"mark": mark}))
-                .map_err(|error| Problem::new(error.to_string(), "report this"))?;
-            let to = (&*self.user, &*self.device);
-            let who = Actor::device(&self.user, &self.device);
-            self.homeserver
-                .send_to_device(
-                    who,
-                    to,
-                    SelfTest::EVENT_TYPE,
-                    &content,
-                    TransactionId::new(),
-                )
-                .await
-                .map_err(|error| Problem::from_error(&error, "see the homeserver's log"))?;
+            let mark = self.send_mark().await?;
             let (seen, now) = observer
-                .wait_for_mark(mark.as_str(), *timeout / self.speedup)
+                .wait_for_mark(mark.as_str(), timeout / self.speedup)
                 .await?;
             if seen {
                 return Ok("a message to ourselves came back".to_owned());
             }
             let before = transactions.replace(now);
-            if before.is_some_and(|before| now.saturating_sub(before) > BACKLOG_TRANSACTIONS) {
+            let pushed = before.map_or(0, |before| now.saturating_sub(before));
+            if pushed > 0 && nothing_came {
+                nothing_came = false;
+                // What was sent during a pause is lost.
+                quiet = 0;
+            }
+            if pushed > BACKLOG_TRANSACTIONS {
                 continue;
             }
             quiet += 1;
-            if quiet == 1 {
-                self.create_event().await;
+            if !event_was_created {
+                event_was_created = self.create_event().await;
             }
             // Ends the pause before the homeserver's next try.
             if let Err(problem) = self.check_ping(observer).await {
@@ -167,13 +168,59 @@ impl Checker<'_> {
         ))
     }
 
-    async fn create_event(&self) {
+    /// Sends a to-device message to ourselves, and returns the mark in it.
+    async fn send_mark(&self) -> Result<OwnedTransactionId, Problem> {
+        let mark = TransactionId::new();
+        let content = Raw::new(&json!({"mark": mark}))
+            .map_err(|error| Problem::new(error.to_string(), "report this"))?;
+        let to = (&*self.user, &*self.device);
+        let who = Actor::device(&self.user, &self.device);
+        let kind = SelfTest::EVENT_TYPE;
+        let id = TransactionId::new();
+        let sent = self
+            .homeserver
+            .send_to_device(who, to, kind, &content, id)
+            .await;
+        sent.map_err(|error| Problem::from_error(&error, "see the homeserver's log"))?;
+        Ok(mark)
+    }
+
+    /// Creates a room. Returns whether that worked.
+    async fn create_event(&self) -> bool {
         let who = Actor::user(&self.user);
         let mut request = create_room::v3::Request::new();
         request.name = Some("Stonechat's self-test".to_owned());
         match self.homeserver.send(who, request).await {
-            Ok(made) => self.leave_and_forget(&self.user, &made.room_id).await,
-            Err(error) => tracing::debug!(%error, "a room for the checks could not be created"),
+            Ok(made) => {
+                self.leave_and_forget(&self.user, &made.room_id).await;
+                true
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a room for the checks could not be created");
+                false
+            }
         }
+    }
+}
+
+/// Returns why nothing came in time that shows whether to-device messages are pushed.
+fn explain_missing_pushes(nothing_came: bool) -> Problem {
+    let (wrong, remedy) = if nothing_came {
+        (
+            "the homeserver answers pings and pushes nothing: its worker for application services \
+             (notify_appservices_from_worker) does not run, or it pauses because Stonechat did not \
+             answer for a while",
+            "check that the worker runs. It tries again by itself after 9 minutes at most, or at \
+             once after its restart; docs/install.md says how pings reach it, which end the pause",
+        )
+    } else {
+        (
+            "the homeserver pushes a backlog, and no to-device message yet",
+            "wait until it has pushed the backlog",
+        )
+    };
+    Problem {
+        is_temporary: true,
+        ..Problem::new(wrong, remedy)
     }
 }

@@ -1,7 +1,10 @@
 //! The checks against a homeserver that is wrong in one way at a time. The stories show that they
 //! pass on a real Synapse.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering::SeqCst},
+};
 
 use axum::{
     Json, Router,
@@ -35,6 +38,8 @@ struct Fake {
     /// The URL that it pushes to, and the token.
     push: Mutex<Option<(String, String)>>,
     pushes_to_device: bool,
+    /// How many more events and to-device messages come while pushes pause.
+    lost: AtomicUsize,
     encrypts: bool,
 }
 
@@ -45,6 +50,15 @@ impl Fake {
                 (StatusCode::from_u16(*status).unwrap(), Json(body.clone())).into_response()
             }
             _ => Json(right).into_response(),
+        }
+    }
+
+    /// Pushes a transaction, unless pushes pause.
+    async fn push_transaction(&self, to_device: Value) {
+        let lose = |lost: usize| lost.checked_sub(1);
+        if self.lost.fetch_update(SeqCst, SeqCst, lose).is_err() {
+            let body = json!({"events": [], "de.sorunome.msc2409.to_device": to_device});
+            self.push(http::Method::PUT, "/transactions/1", &body).await;
         }
     }
 
@@ -163,9 +177,7 @@ async fn homeserver(fake: Arc<Fake>) -> String {
                         "to_user_id": query["user_id"], "to_device_id": query["device_id"],
                     });
                     if fake.pushes_to_device {
-                        let body =
-                            json!({"events": [], "de.sorunome.msc2409.to_device": [message]});
-                        fake.push(http::Method::PUT, "/transactions/1", &body).await;
+                        fake.push_transaction(json!([message])).await;
                     }
                     fake.or("sendToDevice", json!({}))
                 },
@@ -173,7 +185,10 @@ async fn homeserver(fake: Arc<Fake>) -> String {
         )
         .route(
             "/v3/createRoom",
-            post(async || Json(json!({"room_id": "!room:example.org"}))),
+            post(async |State(fake): Shared| {
+                fake.push_transaction(json!([])).await;
+                Json(json!({"room_id": "!room:example.org"}))
+            }),
         )
         .route(
             "/v3/rooms/{room}/state",
@@ -304,6 +319,7 @@ fn right() -> Fake {
         wrong: None,
         push: Mutex::default(),
         pushes_to_device: true,
+        lost: AtomicUsize::new(0),
         encrypts: true,
     }
 }
@@ -567,6 +583,35 @@ async fn an_empty_list_of_to_device_messages_proves_nothing() {
     ] {
         assert!(problem.remedy.contains(flag), "{problem}");
     }
+}
+
+#[tokio::test]
+async fn pushes_that_pause_after_a_ping_are_waited_for() {
+    let both = Both::new(Fake {
+        // More than there are tries while something comes.
+        lost: AtomicUsize::new(9),
+        ..right()
+    })
+    .await;
+    let found = both.checker().await.check_to_device(&both.here).await;
+    assert_eq!(found.unwrap(), "a message to ourselves came back");
+    assert_eq!(both.fake.lost.load(SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_worker_that_pushes_nothing_is_named_and_may_come_back() {
+    let both = Both::new(Fake {
+        lost: AtomicUsize::new(usize::MAX),
+        ..right()
+    })
+    .await;
+    let found = both.checker().await.check_to_device(&both.here).await;
+    let problem = found.unwrap_err();
+    assert!(problem.is_temporary, "{problem}");
+    assert!(
+        problem.wrong.contains("notify_appservices_from_worker"),
+        "{problem}"
+    );
 }
 
 #[tokio::test]
