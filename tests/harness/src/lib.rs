@@ -4,7 +4,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`world`] | a homeserver, the service and its people together: where a story begins |
-//! | [`synapse`] | one homeserver: start, stop, kill, restart, register people |
+//! | [`synapse`] | one homeserver: start, stop, kill, restart, register people; alone or with PostgreSQL, workers, or MAS |
 //! | [`venv`] | the Python environment that Synapse runs in, made once |
 //! | [`service`] | Stonechat itself, set up through its own command line |
 //! | [`metrics`] | what the service shows to Prometheus |
@@ -17,6 +17,7 @@
 //! | [`checks`] | what must never be found in a file, and what no client may ever show |
 //! | [`proxy`] | a network that can be slow or away, between any two of them |
 //! | [`process`] | a child process that dies with us |
+//! | [`daemon`] | the same for PostgreSQL and Redis, which know nothing of us |
 //!
 //! Nothing here sleeps to let something happen: every wait is for the thing itself, and its error
 //! says what was seen instead.
@@ -25,6 +26,7 @@
 
 pub mod browser;
 pub mod checks;
+pub mod daemon;
 pub mod fake;
 pub mod hostile;
 pub mod js;
@@ -49,7 +51,7 @@ pub use process::Process;
 pub use service::{Service, ServiceOptions};
 
 pub use ruma;
-pub use synapse::{Synapse, SynapseOptions};
+pub use synapse::{Installation, Synapse, SynapseOptions};
 pub use world::{World, WorldOptions};
 
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! A child process that dies with us, and whose every line of output is kept.
 
 use std::{
+    collections::BTreeSet,
     fs::{File, OpenOptions},
     io::{Read, Write},
     path::{Path, PathBuf},
@@ -271,14 +272,20 @@ async fn follow(from: impl AsyncRead + Unpin, output: Arc<Output>) {
     output.changed.send_modify(|n| *n += 1);
 }
 
-/// A port of the loopback interface that nobody listens on.
+/// The ports that this process was given by [`free_port`].
+static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+
+/// A port of the loopback interface that nobody listens on, and that was not given before.
 ///
 /// Below the range that the kernel hands to outgoing connections, so that the port is still free
 /// when a stopped server comes back to it.
 pub fn free_port() -> Result<u16> {
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
     for _ in 0..200 {
         let port = rand::random_range(20_000..32_000);
-        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        let is_free = || std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
+        if !given.contains(&port) && is_free() {
+            given.insert(port);
             return Ok(port);
         }
     }

@@ -34,6 +34,7 @@ pub enum Fate {
 }
 
 type Judge = Box<dyn FnMut(&str, &str) -> Fate + Send>;
+type Route = Box<dyn Fn(&str, &str) -> Url + Send + Sync>;
 
 /// A running proxy.
 pub struct Proxy {
@@ -59,7 +60,7 @@ impl Catch {
 }
 
 struct Shared {
-    to: Mutex<Url>,
+    to: Route,
     judge: Mutex<Judge>,
     held: watch::Sender<u64>,
     released: watch::Sender<u64>,
@@ -76,10 +77,16 @@ impl Drop for Proxy {
 impl Proxy {
     /// Starts a proxy to `to` that passes everything on.
     pub async fn start(to: &Url) -> Result<Self> {
+        let to = to.clone();
+        Self::routing(move |_, _| to.clone()).await
+    }
+
+    /// Starts a proxy that passes everything on to where `to` says, by method and path.
+    pub async fn routing(to: impl Fn(&str, &str) -> Url + Send + Sync + 'static) -> Result<Self> {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
         let url = Url::parse(&format!("http://{}/", listener.local_addr()?))?;
         let shared = Arc::new(Shared {
-            to: Mutex::new(to.clone()),
+            to: Box::new(to),
             judge: Mutex::new(Box::new(|_, _| Fate::Pass)),
             held: watch::Sender::new(0),
             released: watch::Sender::new(0),
@@ -208,11 +215,7 @@ async fn forward(State(shared): State<Arc<Shared>>, request: Request) -> Respons
 }
 
 async fn pass_on(shared: &Shared, request: Request, path: &str) -> Result<Response> {
-    let to = shared
-        .to
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .clone();
+    let to = (shared.to)(request.method().as_str(), path);
     // By hand: joining would read a path with a colon in it as a whole URL.
     let url = format!("{}{path}", to.as_str().trim_end_matches('/'));
     let (parts, body) = request.into_parts();

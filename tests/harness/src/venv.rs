@@ -23,7 +23,11 @@ pub fn module_folder() -> PathBuf {
 }
 
 /// About how many packages pip collects for it, for the progress bar.
-const PACKAGES: u32 = 56;
+const PACKAGES: u32 = 59;
+
+/// What Synapse needs for PostgreSQL, and for Redis (its extra `redis`). `psycopg2` itself would have
+/// to be compiled.
+const DRIVERS: [&str; 3] = ["psycopg2_binary", "txredisapi", "hiredis"];
 
 /// A Python environment with Synapse in it.
 #[derive(Clone, Debug)]
@@ -76,20 +80,15 @@ impl Venv {
         self.folder.join("bin").join("python")
     }
 
-    /// Whether the Synapse that we want is installed in it. pip writes this folder last.
+    /// Whether the Synapse that we want is installed in it, with its drivers. pip writes these
+    /// folders last.
     fn has_synapse(&self) -> bool {
-        let installed = format!("matrix_synapse-{}.dist-info/RECORD", synapse_version());
         let Ok(libraries) = fs::read_dir(self.folder.join("lib")) else {
             return false;
         };
+        let mut libraries = libraries.flatten().map(|python| python.path());
         self.python().exists()
-            && libraries.flatten().any(|python| {
-                python
-                    .path()
-                    .join("site-packages")
-                    .join(&installed)
-                    .exists()
-            })
+            && libraries.any(|python| has_packages(&python.join("site-packages")))
     }
 
     fn make(&self, progress: &mut impl FnMut(Progress)) -> Result<()> {
@@ -129,7 +128,8 @@ impl Venv {
                 "--no-input",
             ])
             .args(["--progress-bar", "off"])
-            .arg(format!("matrix-synapse=={}", synapse_version()))
+            .arg(format!("matrix-synapse[redis]=={}", synapse_version()))
+            .arg("psycopg2-binary")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -164,6 +164,25 @@ impl Venv {
         step(total, "ready".into());
         Ok(())
     }
+}
+
+/// Whether all that we want is installed in this folder.
+fn has_packages(site_packages: &Path) -> bool {
+    let Ok(entries) = fs::read_dir(site_packages) else {
+        return false;
+    };
+    let names = entries.flatten().map(|entry| entry.file_name());
+    let names: Vec<_> = names.flat_map(std::ffi::OsString::into_string).collect();
+    let is_there = |wanted: &str| {
+        let mut names = names.iter();
+        names.any(|name| {
+            let is_it = name.starts_with(wanted) && name.ends_with(".dist-info");
+            is_it && site_packages.join(name).join("RECORD").exists()
+        })
+    };
+    let mut drivers = DRIVERS.iter().map(|driver| format!("{driver}-"));
+    is_there(&format!("matrix_synapse-{}.", synapse_version()))
+        && drivers.all(|driver| is_there(&driver))
 }
 
 fn check_version(python: &str) -> Result<()> {

@@ -1,6 +1,9 @@
 //! A homeserver, the service and its people together: where a story begins.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use ruma::{OwnedUserId, UserId};
@@ -59,7 +62,7 @@ impl World {
 
     /// Sets both up and starts neither.
     pub async fn prepare(venv: &Venv, options: WorldOptions) -> Result<Self> {
-        let mut synapse = Synapse::prepare(venv, options.synapse)?;
+        let mut synapse = Synapse::prepare(venv, options.synapse).await?;
         let mut service = options.service;
         let (mut to_homeserver, mut to_service) = (None, None);
         let mut homeserver = synapse.url();
@@ -195,11 +198,11 @@ impl World {
     }
 
     /// The folders in which no text may ever be found: the homeserver's and the service's.
-    pub fn folders(&self) -> [PathBuf; 2] {
-        [
-            self.synapse.folder().to_owned(),
-            self.service.folder().to_owned(),
-        ]
+    pub fn folders(&self) -> Vec<PathBuf> {
+        let database = self.synapse.postgres_folder();
+        let folders = [self.synapse.folder(), self.service.folder()];
+        let folders = folders.into_iter().chain(database);
+        folders.map(Path::to_path_buf).collect()
     }
 
     /// An error if any of `texts` is in the homeserver's or the service's files.

@@ -11,9 +11,11 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context, Result};
 use matrix_sdk::{
     Client,
+    authentication::matrix::MatrixSession,
     config::RequestConfig,
     encryption::{BackupDownloadStrategy, EncryptionSettings},
     ruma::{OwnedUserId, UserId},
+    store::RoomLoadSettings,
 };
 use matrix_sdk_crypto::{CollectStrategy, DecryptionSettings, TrustRequirement};
 use tempfile::TempDir;
@@ -84,11 +86,22 @@ impl Person {
     ) -> Result<Self> {
         let user_id = synapse.register(localpart).await?;
         let url = options.through.clone().unwrap_or_else(|| synapse.url());
-        Box::pin(Self::sign_in(&url, &user_id, &options)).await
+        let session = synapse.delegated_session(&user_id).await?;
+        Box::pin(Self::begin(&url, &user_id, session, &options)).await
     }
 
-    /// Signs in to an account with a new device.
+    /// Signs in to an account, by its password, with a new device.
     pub async fn sign_in(url: &Url, user_id: &UserId, options: &PersonOptions) -> Result<Self> {
+        Self::begin(url, user_id, None, options).await
+    }
+
+    /// Begins a session, or takes up the one that somebody has signed in to elsewhere.
+    async fn begin(
+        url: &Url,
+        user_id: &UserId,
+        session: Option<MatrixSession>,
+        options: &PersonOptions,
+    ) -> Result<Self> {
         let folder = temporary_folder(user_id.localpart())?;
         let trust = if options.exclude_insecure_devices {
             TrustRequirement::CrossSigned
@@ -118,12 +131,18 @@ impl Person {
             .build()
             .await
             .context("cannot build the client")?;
-        client
-            .matrix_auth()
-            .login_username(user_id, PASSWORD)
-            .initial_device_display_name("Stories")
-            .await
-            .with_context(|| format!("{user_id} cannot sign in"))?;
+        let signs_in = client.matrix_auth();
+        match session {
+            Some(session) => {
+                let rooms = RoomLoadSettings::default();
+                signs_in.restore_session(session, rooms).await
+            }
+            None => {
+                let login = signs_in.login_username(user_id, PASSWORD);
+                login.initial_device_display_name("Stories").await.map(drop)
+            }
+        }
+        .with_context(|| format!("{user_id} cannot sign in"))?;
         client
             .encryption()
             .wait_for_e2ee_initialization_tasks()

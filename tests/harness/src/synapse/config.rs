@@ -1,17 +1,19 @@
 //! `homeserver.yaml` (as JSON, which is YAML), the log settings and the launcher.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::{Synapse, register::REGISTRATION_SECRET};
 
-/// Writes everything that a start needs, and returns the path of the main file.
-pub fn write(synapse: &Synapse) -> Result<PathBuf> {
+/// The name of the file that all processes read.
+pub const MAIN_FILE: &str = "homeserver.yaml";
+/// The name of the file with the log settings.
+pub const LOG_SETTINGS: &str = "log.yaml";
+
+/// Writes everything that a start needs.
+pub fn write(synapse: &Synapse) -> Result<()> {
     let folder = synapse.folder();
     let write = |name: &str, text: &str| {
         let path = folder.join(name);
@@ -26,11 +28,12 @@ pub fn write(synapse: &Synapse) -> Result<PathBuf> {
         let seed = ruma::serde::Base64::<ruma::serde::base64::Standard, _>::new(seed).encode();
         fs::write(&key, format!("ed25519 a_test {seed}\n"))?;
     }
-    let log = write("log.yaml", &log_settings().to_string())?;
+    let log = write(LOG_SETTINGS, &log_settings().to_string())?;
     write(
-        "homeserver.yaml",
+        MAIN_FILE,
         &serde_json::to_string_pretty(&homeserver(synapse, &key, &log))?,
-    )
+    )?;
+    Ok(())
 }
 
 fn homeserver(synapse: &Synapse, key: &Path, log: &Path) -> Value {
@@ -93,6 +96,7 @@ fn homeserver(synapse: &Synapse, key: &Path, log: &Path) -> Value {
         // Without federation nobody is asked for anything.
         map.insert("federation_domain_whitelist".into(), json!([]));
     }
+    synapse.parts.configure(map);
     map.extend(options.further.clone());
     config
 }

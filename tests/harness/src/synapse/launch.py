@@ -1,9 +1,11 @@
-"""Runs Synapse, and ends it at once when the process that started it is gone.
+"""Runs one of Synapse's processes (the module of its app comes first), and ends it at once when the
+process that started it is gone.
 
 The parent holds the other end of our standard input: when that closes, however the parent died,
 so do we. No test leaves a homeserver behind.
 """
 
+import importlib
 import os
 import signal
 import sys
@@ -32,7 +34,7 @@ def no_waiting_for_the_disk() -> None:
 if __name__ == "__main__":
     threading.Thread(target=die_with_parent, daemon=True).start()
     no_waiting_for_the_disk()
-    from synapse.app.homeserver import main
+    app = importlib.import_module(sys.argv.pop(1))
 
     sys.argv[0] = "synapse"
-    main()
+    app.main()

@@ -1,8 +1,14 @@
-//! One real Synapse: its own folder, its own loopback port, SQLite, nothing sent anywhere.
+//! One real Synapse: its own folder, its own loopback ports, nothing sent anywhere. It is one process
+//! on SQLite, unless the options ask for another installation.
 
 mod config;
 pub mod federation;
+mod installation;
+mod mas;
+mod postgres;
+mod redis;
 mod register;
+pub mod workers;
 
 use std::{
     path::{Path, PathBuf},
@@ -22,7 +28,10 @@ use crate::{
     venv::Venv,
 };
 
+pub use installation::Installation;
 pub use register::PASSWORD;
+
+use installation::Parts;
 
 /// What Synapse says once it takes requests.
 const LISTENING: &str = "Synapse now listening on TCP port";
@@ -30,6 +39,8 @@ const LISTENING: &str = "Synapse now listening on TCP port";
 /// How a homeserver is set up.
 #[derive(Clone, Debug)]
 pub struct SynapseOptions {
+    /// What it runs on.
+    pub installation: Installation,
     /// Its name. One that federates is called `localhost:PORT` instead.
     pub server_name: String,
     /// Keep Synapse's default rate limits for people; raised far above any story otherwise.
@@ -53,6 +64,7 @@ pub struct SynapseOptions {
 impl Default for SynapseOptions {
     fn default() -> Self {
         Self {
+            installation: Installation::default(),
             server_name: "stone.test".into(),
             default_rate_limits: false,
             room_version: None,
@@ -70,8 +82,9 @@ impl Default for SynapseOptions {
 pub struct Synapse {
     options: SynapseOptions,
     venv: Venv,
-    // Declared before the folder: the process has to be gone when that is removed.
+    // Declared before the folder: the processes have to be gone when that is removed.
     process: Option<Process>,
+    parts: Parts,
     folder: TempDir,
     port: u16,
     registrations: Vec<PathBuf>,
@@ -81,13 +94,15 @@ pub struct Synapse {
 impl Synapse {
     /// Prepares a homeserver without starting it, so that an application service can be set up
     /// against its address first.
-    pub fn prepare(venv: &Venv, options: SynapseOptions) -> Result<Self> {
+    pub async fn prepare(venv: &Venv, options: SynapseOptions) -> Result<Self> {
+        let port = free_port()?;
         Ok(Self {
+            parts: Parts::prepare(options.installation, port).await?,
             options,
             venv: venv.clone(),
             process: None,
             folder: temporary_folder("synapse")?,
-            port: free_port()?,
+            port,
             registrations: Vec::new(),
             http: reqwest::Client::new(),
         })
@@ -96,7 +111,7 @@ impl Synapse {
     /// Prepares and starts a homeserver without application services.
     pub async fn start_new(options: SynapseOptions) -> Result<Self> {
         let venv = Venv::ready(|_| {})?;
-        let mut synapse = Self::prepare(&venv, options)?;
+        let mut synapse = Self::prepare(&venv, options).await?;
         synapse.start().await?;
         Ok(synapse)
     }
@@ -120,39 +135,59 @@ impl Synapse {
         // nobody knows the first one yet.
         let first_start = !self.database().exists();
         for attempt in 0.. {
-            let config = config::write(self)?;
-            let mut command = Command::new(self.venv.python());
-            command
-                .arg(self.folder.path().join("launch.py"))
-                .arg("--config-path")
-                .arg(&config)
-                .current_dir(self.folder.path())
-                .env("PYTHONDONTWRITEBYTECODE", "1")
-                .envs(
-                    self.options
-                        .python_path
-                        .iter()
-                        .map(|path| ("PYTHONPATH", path)),
-                );
+            config::write(self)?;
+            let command = self.command("synapse.app.homeserver", &[]);
             let process = Process::start("Synapse", command, &self.log())?;
             let listeners = 1 + usize::from(self.options.federation.is_some());
             match self.listening(&process, listeners).await {
                 Ok(()) => {
                     self.process = Some(process);
-                    return Ok(());
+                    return self.start_workers().await;
                 }
                 Err(error) => {
                     let taken = process.last_lines().contains("Address already in use");
                     if !taken || attempt >= 3 {
                         return Err(error).context("Synapse does not start");
                     }
-                    if first_start && self.registrations.is_empty() {
+                    let is_known = self.parts.workers.is_some() || !self.registrations.is_empty();
+                    if first_start && !is_known {
                         self.port = free_port()?;
                     }
                 }
             }
         }
         Ok(())
+    }
+
+    /// Starts the workers that do not run.
+    pub async fn start_workers(&mut self) -> Result<()> {
+        let Some(mut workers) = self.parts.workers.take() else {
+            return Ok(());
+        };
+        let folder = self.folder.path();
+        let log_settings = folder.join(config::LOG_SETTINGS);
+        let command = |app: &str, further: &[&Path]| self.command(app, further);
+        let started = workers.start(folder, &log_settings, command).await;
+        self.parts.workers = Some(workers);
+        started
+    }
+
+    /// The command of one of Synapse's processes.
+    fn command(&self, app: &str, further: &[&Path]) -> Command {
+        let folder = self.folder.path();
+        let mut command = Command::new(self.venv.python());
+        command.arg(folder.join("launch.py")).arg(app);
+        let main = folder.join(config::MAIN_FILE);
+        for path in [main.as_path()].iter().chain(further) {
+            command.arg("--config-path").arg(path);
+        }
+        command
+            .current_dir(folder)
+            .env("PYTHONDONTWRITEBYTECODE", "1");
+        if let Some(path) = &self.options.python_path {
+            command.env("PYTHONPATH", path);
+        }
+        command
     }
 
     async fn listening(&self, process: &Process, listeners: usize) -> Result<()> {
@@ -170,14 +205,20 @@ impl Synapse {
         Ok(())
     }
 
-    /// Stops it in order (SIGTERM).
+    /// Stops it in order (SIGTERM), its workers first.
     pub async fn stop(&mut self) -> Result<ExitStatus> {
+        if let Some(workers) = &mut self.parts.workers {
+            workers.stop().await?;
+        }
         let process = self.process.take().context("Synapse is not running")?;
         process.stop(Duration::from_secs(20)).await
     }
 
-    /// Ends it at once (SIGKILL).
+    /// Ends it at once (SIGKILL), with its workers.
     pub async fn kill(&mut self) -> Result<()> {
+        if let Some(workers) = &mut self.parts.workers {
+            workers.kill(None).await?;
+        }
         let process = self.process.take().context("Synapse is not running")?;
         process.kill().await
     }
@@ -186,6 +227,24 @@ impl Synapse {
     pub async fn restart(&mut self) -> Result<()> {
         self.stop().await?;
         self.start().await
+    }
+
+    /// Ends one of its workers at once (SIGKILL); [`Synapse::start_workers`] starts it again.
+    pub async fn kill_worker(&mut self, name: &str) -> Result<()> {
+        let workers = self.parts.workers.as_mut().context("no workers")?;
+        workers.kill(Some(name)).await
+    }
+
+    /// Has the reverse proxy send pings to the worker that pushes, as `docs/install.md` recommends.
+    pub fn pings_end_pauses(&self) {
+        if let Some(workers) = &self.parts.workers {
+            workers.pings_end_pauses();
+        }
+    }
+
+    /// One of its workers, while it runs.
+    pub fn worker(&self, name: &str) -> Option<&Process> {
+        self.parts.workers.as_ref()?.process(name)
     }
 
     /// The part of a user id after the colon.
@@ -206,12 +265,20 @@ impl Synapse {
 
     /// Where clients and application services reach it.
     pub fn url(&self) -> Url {
+        if let Some(workers) = &self.parts.workers {
+            return workers.url().clone();
+        }
         let mut url = Url::parse("http://127.0.0.1/").unwrap_or_else(|_| unreachable!("constant"));
         let _ = url.set_port(Some(self.port));
         url
     }
 
-    /// Its folder: database, media, log.
+    /// The folder of its PostgreSQL, if it has one.
+    pub fn postgres_folder(&self) -> Option<&Path> {
+        self.parts.postgres.as_ref().map(postgres::Postgres::folder)
+    }
+
+    /// Its folder: SQLite database, media, logs.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }

@@ -14,9 +14,13 @@ pub const PASSWORD: &str = "a password for stories";
 pub(super) const REGISTRATION_SECRET: &str = "the registration secret of the stories";
 
 impl Synapse {
-    /// Makes an account (password: [`PASSWORD`]) and returns its user id.
+    /// Makes an account (password: [`PASSWORD`], unless it has none with MAS) and returns its user
+    /// id.
     pub async fn register(&self, localpart: &str) -> Result<OwnedUserId> {
-        self.register_as(localpart, false).await?;
+        match &self.parts.mas {
+            Some(mas) => self.provision(mas, localpart).await?,
+            None => self.register_as(localpart, false).await.map(drop)?,
+        }
         self.user(localpart)
     }
 

@@ -144,14 +144,16 @@ async fn people_of_two_homeservers_chat_over_tls() -> Result<()> {
             federation: Some(authority.member()?),
             ..SynapseOptions::default()
         },
-    )?;
+    )
+    .await?;
     let mut there = Synapse::prepare(
         &venv,
         SynapseOptions {
             federation: Some(authority.member()?),
             ..SynapseOptions::default()
         },
-    )?;
+    )
+    .await?;
     tokio::try_join!(here.start(), there.start())?;
     let (alice, sam) = tokio::try_join!(
         Person::register(&here, "alice"),
