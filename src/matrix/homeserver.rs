@@ -156,6 +156,11 @@ impl Homeserver {
         }
         // The environment's proxies are meant for other programs, and would see the token.
         let mut http = reqwest::Client::builder().no_proxy();
+        let proxy_url = options.proxy.as_ref();
+        if url.scheme() == "http" && proxy_url.is_none_or(|proxy| proxy.scheme() == "http") {
+            // Without TLS no certificate authority is needed, and a machine that has none will do.
+            http = http.tls_certs_only([]);
+        }
         if let Some(proxy) = &options.proxy {
             let proxy = reqwest::Proxy::all(proxy.clone()).map_err(MatrixError::from_transport)?;
             http = http.proxy(proxy);
@@ -167,7 +172,14 @@ impl Homeserver {
             .tcp_nodelay(true)
             .user_agent(concat!("Stonechat/", env!("CARGO_PKG_VERSION")))
             .build()
-            .map_err(MatrixError::from_transport)?;
+            .map_err(|error| {
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                let cause = cause.unwrap_or_else(|| error.to_string());
+                MatrixError::Request(format!(
+                    "TLS cannot be used ({cause}); if this machine has no certificate authorities, \
+                     install them, on Debian with the package ca-certificates"
+                ))
+            })?;
         let mut inner = Inner {
             http,
             base: url.clone(),
