@@ -118,10 +118,7 @@ use std::{
 
 use rand::rngs::StdRng;
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, UserId};
-use tokio::{
-    sync::{Mutex, Notify, Semaphore, watch},
-    time::Instant,
-};
+use tokio::sync::{Mutex, Notify, Semaphore, watch};
 
 use self::{keyed::KeyedLocks, places::Places};
 use crate::{
@@ -132,7 +129,7 @@ use crate::{
     directory::Directory,
     handle::GHOST_PREFIX,
     ids::{ConversationId, Ghost, Person},
-    matrix::{Homeserver, Transaction, longest_transfer},
+    matrix::{Homeserver, Transaction},
     store::{Store, StoreError},
 };
 
@@ -367,21 +364,6 @@ impl Engine {
             self.forward_ephemeral(ephemeral);
         }
         Ok(())
-    }
-
-    /// Returns once each lock that all work needs was free for a moment, and hangs if one of them is
-    /// held for good. Fails if a transaction is not accepted, or no room gets anything done. A single
-    /// room that takes long does not count: another server can hold it up.
-    pub async fn prove_progress(&self) -> Result<(), Stall> {
-        drop(self.0.inbox_lock.lock().await);
-        drop(self.directory().begin().await);
-        drop(self.0.decisions.lock());
-        drop(self.tasks());
-        let largest_file = longest_transfer(self.settings().conversations.media_bytes_max);
-        let request = self.homeserver().request_timeout();
-        let rooms_within = progress::rooms_within(request, largest_file);
-        let stall = self.0.progress.stall(Instant::now(), rooms_within);
-        stall.map_or(Ok(()), Err)
     }
 
     /// Lets every actor finish its current step, and makes everything durable.

@@ -14,6 +14,8 @@ use std::{
 
 use tokio::time::Instant;
 
+use crate::{engine::Engine, matrix::longest_transfer};
+
 /// How long it may take to accept a part of a transaction. Synapse gives up after 60 s.
 const ACCEPTED_WITHIN: Duration = Duration::from_secs(2 * 60);
 
@@ -134,6 +136,23 @@ pub(super) fn rooms_within(request: Duration, file: Duration) -> Duration {
     request
         .saturating_mul(REQUESTS_IN_A_ROW)
         .saturating_add(file)
+}
+
+impl Engine {
+    /// Returns once each lock that all work needs was free for a moment, and hangs if one of them is
+    /// held for good. Fails if a transaction is not accepted, or no room gets anything done. A single
+    /// room that takes long does not count: another server can hold it up.
+    pub async fn prove_progress(&self) -> Result<(), Stall> {
+        drop(self.0.inbox_lock.lock().await);
+        drop(self.directory().begin().await);
+        drop(self.0.decisions.lock());
+        drop(self.tasks());
+        let largest_file = longest_transfer(self.settings().conversations.media_bytes_max);
+        let request = self.homeserver().request_timeout();
+        let within = rooms_within(request, largest_file);
+        let stall = self.0.progress.stall(Instant::now(), within);
+        stall.map_or(Ok(()), Err)
+    }
 }
 
 impl Drop for Accepting<'_> {
