@@ -269,6 +269,16 @@ impl MatrixError {
         }
     }
 
+    /// Returns the error of a client that could not be made, which only TLS can be the reason of.
+    pub(super) fn from_builder(error: reqwest::Error) -> Self {
+        let cause = std::error::Error::source(&error).map(ToString::to_string);
+        let cause = cause.unwrap_or_else(|| error.to_string());
+        Self::Request(format!(
+            "TLS cannot be used ({cause}); if this machine has no certificate authorities, install \
+             them, on Debian with the package ca-certificates"
+        ))
+    }
+
     /// Classifies an error of the HTTP client.
     pub(super) fn from_transport(error: reqwest::Error) -> Self {
         // The address contains user ids and sync tokens, which do not belong in a log.

@@ -172,14 +172,7 @@ impl Homeserver {
             .tcp_nodelay(true)
             .user_agent(concat!("Stonechat/", env!("CARGO_PKG_VERSION")))
             .build()
-            .map_err(|error| {
-                let cause = std::error::Error::source(&error).map(ToString::to_string);
-                let cause = cause.unwrap_or_else(|| error.to_string());
-                MatrixError::Request(format!(
-                    "TLS cannot be used ({cause}); if this machine has no certificate authorities, \
-                     install them, on Debian with the package ca-certificates"
-                ))
-            })?;
+            .map_err(MatrixError::from_builder)?;
         let mut inner = Inner {
             http,
             base: url.clone(),
