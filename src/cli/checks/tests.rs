@@ -38,7 +38,7 @@ struct Fake {
     /// The URL that it pushes to, and the token.
     push: Mutex<Option<(String, String)>>,
     pushes_to_device: bool,
-    /// How many more events and to-device messages come while pushes pause.
+    /// The number of events and to-device messages that are still to be lost while pushes pause.
     lost: AtomicUsize,
     encrypts: bool,
 }

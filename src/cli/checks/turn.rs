@@ -22,6 +22,12 @@ const DEFAULT_PORT: u16 = 3478;
 /// Maximum size of what a server sends at a time, in bytes.
 const PIECE_BYTES: usize = 2_048;
 
+/// The number of answers after which a server that has given no address refuses the credentials: the
+/// first names the realm, and a later one may ask for another nonce.
+const ANSWERS_MAX: u32 = 4;
+
+const REFUSED: &str = "it refuses the credentials that the homeserver hands out";
+
 /// The address of a TURN server, as a `turn:` URI, which is without TLS (RFC 7065).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TurnServer {
@@ -110,6 +116,7 @@ pub async fn allocate(
     within: Duration,
 ) -> Result<SocketAddr, String> {
     let deadline = Instant::now() + within;
+    let mut answers = 0;
     let allocating = async {
         let port = server.authority.port_u16().unwrap_or(DEFAULT_PORT);
         let host = server.authority.host().trim_matches(['[', ']']);
@@ -125,19 +132,37 @@ pub async fn allocate(
             .map_err(|error| error.to_string())?;
         let config = TurnConfig::new(TurnCredentials::new(username, password));
         match server.is_tcp {
-            true => converse(TurnClientTcp::allocate(from, to, config), connection).await,
-            false => converse(TurnClientUdp::allocate(from, to, config), connection).await,
+            true => {
+                converse(
+                    TurnClientTcp::allocate(from, to, config),
+                    connection,
+                    &mut answers,
+                )
+                .await
+            }
+            false => {
+                converse(
+                    TurnClientUdp::allocate(from, to, config),
+                    connection,
+                    &mut answers,
+                )
+                .await
+            }
         }
     };
-    timeout_at(deadline, allocating)
-        .await
-        .unwrap_or_else(|_| Err(format!("no answer within {} s", within.as_secs())))
+    match timeout_at(deadline, allocating).await {
+        Ok(allocated) => allocated,
+        // It has named its realm, and says nothing good about the credentials.
+        Err(_) if answers > 1 => Err(REFUSED.to_owned()),
+        Err(_) => Err(format!("no answer within {} s", within.as_secs())),
+    }
 }
 
 /// Exchanges messages with a TURN server until it has given an address or refused.
 async fn converse(
     mut client: impl TurnClientApi,
     mut connection: TurnConnection,
+    answers: &mut u32,
 ) -> Result<SocketAddr, String> {
     let began = Instant::now();
     // The library's clock counts from any moment.
@@ -164,7 +189,7 @@ async fn converse(
                     return Ok(address);
                 }
                 TurnEvent::AllocationCreateFailed(_) => {
-                    return Err("it refuses the credentials that the homeserver hands out".into());
+                    return Err(REFUSED.to_owned());
                 }
                 _ => {}
             }
@@ -184,8 +209,17 @@ async fn converse(
             let (from, to) = (client.remote_addr(), client.local_addr());
             let message = Transmit::new(&piece[..read], client.transport(), from, to);
             let _ = client.recv(message, now());
+            *answers += u32::from(is_stun(&piece[..read]));
+            if *answers > ANSWERS_MAX {
+                return Err(REFUSED.to_owned());
+            }
         }
     }
+}
+
+/// Returns whether this begins with the header of a STUN message (RFC 8489, section 5).
+fn is_stun(bytes: &[u8]) -> bool {
+    bytes.get(4..8) == Some(&[0x21, 0x12, 0xA4, 0x42])
 }
 
 #[cfg(test)]
