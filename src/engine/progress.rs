@@ -22,6 +22,10 @@ const ACCEPTED_WITHIN: Duration = Duration::from_secs(2 * 60);
 /// How many requests to the homeserver, each as long as it may be, the work on one effect may take.
 const REQUESTS_IN_A_ROW: u32 = 15;
 
+/// Minimum time that all rooms together have to get something done, however short a request may be:
+/// work also waits for what has limits of its own, as the reading of a history.
+const ROOMS_WITHIN_MIN: Duration = Duration::from_secs(15 * 60);
+
 /// What is being done, and when something was last got done.
 #[derive(Debug, Default)]
 pub(super) struct WorkProgress(Mutex<WorkInProgress>);
@@ -135,6 +139,7 @@ impl WorkInProgress {
 pub(super) fn rooms_within(request: Duration, file: Duration) -> Duration {
     request
         .saturating_mul(REQUESTS_IN_A_ROW)
+        .max(ROOMS_WITHIN_MIN)
         .saturating_add(file)
 }
 
@@ -240,6 +245,8 @@ mod tests {
             "no room has got anything done for 1800 s"
         );
         let file = Duration::from_secs(800);
-        assert_eq!(rooms_within(MINUTE, file), Duration::from_secs(1_700));
+        assert_eq!(rooms_within(2 * MINUTE, file), Duration::from_secs(2_600));
+        let short = Duration::from_secs(5);
+        assert_eq!(rooms_within(short, file), Duration::from_secs(1_700));
     }
 }
