@@ -32,6 +32,10 @@ pub(super) async fn connect(setup: &Setup) -> Result<Homeserver, Problem> {
     Homeserver::connect(&wanted.url, token, options)
         .await
         .map_err(|error| {
+            // Nothing was asked yet, and the message says what to do.
+            if let MatrixError::Request(_) = error {
+                return Problem::of_message(&error.to_string());
+            }
             let remedy = if error.is_temporary() {
                 format!("start it, or correct homeserver.url ({})", wanted.url)
             } else {

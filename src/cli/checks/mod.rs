@@ -19,7 +19,7 @@ use crate::{
     matrix::{Homeserver, MatrixError},
 };
 
-/// The oldest version of Synapse that the tests run against.
+/// The oldest version of Synapse with which the main stories were run.
 pub const OLDEST_SYNAPSE: &str = "1.143";
 
 /// A check that failed.

@@ -184,7 +184,7 @@ impl Checker<'_> {
         }
         Err(Problem::new(
             format!(
-                "calls cannot be relayed through all TURN servers that clients are told of: {}",
+                "TURN servers that clients are told of give no address: {}",
                 failed.join(", ")
             ),
             "see the TURN server's log; turn_shared_secret in homeserver.yaml has to be its secret, \
